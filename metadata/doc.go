@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package metadata keeps what a Strata root holds in one bbolt file: snapshots,
+// their parents and children, the layers behind them and who refers to those,
+// and which blob unpacks to which diffID.
+//
+// Transactions are explicit: every read and write takes a *Tx that View or
+// Update hands out, and nothing hides one in a context. Writers that arrive
+// together share one transaction and its fsync (group commit); a call that was
+// answered is on disk.
+//
+// # Schema
+//
+// Integers in keys are big endian, so that cursors walk them in order.
+//
+//	meta       "format"                 → {"version":1,"compatible":[],"incompatible":[]}
+//	           "reserved"               → u64: numbers below this may have been handed out
+//	names      name or key              → u64 number
+//	snapshots  u64 number               → record (record.go)
+//	children   u64 parent | u64 child   → nothing
+//	byref      u64 hash of the snapshot.ref label | u64 number → nothing
+//	layers     u64 layer                → record (layer.go)
+//	refs       u64 layer | u64 snapshot → nothing
+//	diffids    packed diffID            → u64 layer
+//	blobs      packed blob digest       → packed diffID
+//
+// A snapshot is one compact value, not a nest of buckets: bbolt spends at least
+// a page on a nested bucket once it no longer fits inline.
+//
+// # Numbers
+//
+// Snapshots and layers share one sequence of numbers, which also name their
+// directories. A number is reserved durably, in blocks, before anything is
+// created under it, so a crash between a directory and its transaction can
+// never lead to the number being used again.
+package metadata

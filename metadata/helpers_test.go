@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metadata
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+)
+
+func openStore(t testing.TB) *Store {
+	t.Helper()
+	s, err := Open(filepath.Join(t.TempDir(), "metadata.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// reopenCopy opens what is on disk now, as after a crash: without the store
+// having been closed.
+func reopenCopy(t testing.TB, s *Store) *Store {
+	t.Helper()
+	data, err := os.ReadFile(s.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "copy.db")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("close copy: %v", err)
+		}
+	})
+	return c
+}
+
+func reserve(t testing.TB, s *Store) uint64 {
+	t.Helper()
+	n, err := s.Reserve(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func create(t testing.TB, s *Store, kind snapshots.Kind, key, parent string, labels map[string]string) (Snapshot, error) {
+	t.Helper()
+	var made Snapshot
+	n := reserve(t, s)
+	err := s.Update(context.Background(), func(tx *Tx) (err error) {
+		made, err = tx.Create(Create{Number: n, Kind: kind, Key: key, Parent: parent, Labels: labels})
+		return err
+	})
+	return made, err
+}
+
+func commit(s *Store, c Commit) (Snapshot, error) {
+	var done Snapshot
+	err := s.Update(context.Background(), func(tx *Tx) error {
+		active, err := tx.CheckCommit(c)
+		if err != nil {
+			return err
+		}
+		if c.Layer.Number == 0 {
+			c.Layer.Number = active.Number
+		}
+		done, err = tx.Commit(c)
+		return err
+	})
+	return done, err
+}
+
+func remove(s *Store, name string) (Removed, error) {
+	var r Removed
+	err := s.Update(context.Background(), func(tx *Tx) (err error) {
+		r, err = tx.Remove(name)
+		return err
+	})
+	return r, err
+}
+
+func get(s *Store, name string) (Snapshot, error) {
+	var got Snapshot
+	err := s.View(func(tx *Tx) (err error) {
+		got, err = tx.Get(name)
+		return err
+	})
+	return got, err
+}
+
+// populate makes
+//
+//	committed-1 ← committed-2 ← active-3, view-2
+//	            ← active-2
+//	active-1, view-1 (no parents)
+func populate(t testing.TB, s *Store) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	add := func(kind snapshots.Kind, key, parent string) {
+		t.Helper()
+		_, err := create(t, s, kind, key, parent, nil)
+		must(err)
+	}
+	add(snapshots.KindActive, "tmp-1", "")
+	_, err := commit(s, Commit{Key: "tmp-1", Name: "committed-1", Usage: snapshots.Usage{Size: 1, Inodes: 2}})
+	must(err)
+	add(snapshots.KindActive, "tmp-2", "committed-1")
+	_, err = commit(s, Commit{Key: "tmp-2", Name: "committed-2", Usage: snapshots.Usage{Size: 2, Inodes: 3}})
+	must(err)
+	add(snapshots.KindActive, "active-1", "")
+	add(snapshots.KindActive, "active-2", "committed-1")
+	add(snapshots.KindActive, "active-3", "committed-2")
+	add(snapshots.KindView, "view-1", "")
+	add(snapshots.KindView, "view-2", "committed-2")
+}
+
+// checkIndexes compares every index with the records it is made from.
+func checkIndexes(t testing.TB, s *Store) {
+	t.Helper()
+	err := s.View(func(tx *Tx) error {
+		names, children, refs, byref := 0, 0, 0, 0
+		c := tx.bucket(bucketSnapshots).Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			n := second(append(make([]byte, 8), k...))
+			r, err := decodeRecord(v)
+			if err != nil {
+				return err
+			}
+			names++
+			if tx.number(r.name) != n {
+				return fmt.Errorf("name %q does not lead to %d", r.name, n)
+			}
+			if r.parent != 0 {
+				children++
+				if tx.bucket(bucketChildren).Get(pair(r.parent, n)) == nil {
+					return fmt.Errorf("%q is no child of its parent", r.name)
+				}
+			}
+			if r.layer != 0 {
+				refs++
+				if tx.bucket(bucketRefs).Get(pair(r.layer, n)) == nil {
+					return fmt.Errorf("%q does not refer to its layer", r.name)
+				}
+			}
+			if r.labels[snapshots.LabelSnapshotRef] != "" {
+				byref++
+			}
+		}
+		for bucket, want := range map[string]int{"names": names, "children": children, "refs": refs, "byref": byref} {
+			if got := tx.bucket([]byte(bucket)).Stats().KeyN; got != want {
+				return fmt.Errorf("index %s has %d entries, want %d", bucket, got, want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metadata
+
+import (
+	"context"
+	"reflect"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+func TestLayerIsSharedAndGoesWithItsLastReference(t *testing.T) {
+	s := openStore(t)
+	id := digest.FromString("layer")
+	layer := Layer{Number: reserve(t, s), DiffID: id, Empty: true, OpaqueRoot: true, Usage: snapshots.Usage{Size: 7, Inodes: 8}}
+	for _, name := range []string{"one", "two"} {
+		if _, err := create(t, s, snapshots.KindActive, "k-"+name, "", nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := commit(s, Commit{Key: "k-" + name, Name: name, Layer: layer}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got Layer
+	var refs []uint64
+	err := s.View(func(tx *Tx) (err error) {
+		if got, err = tx.LayerByDiffID(id); err == nil {
+			refs, err = tx.References(layer.Number)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer.Created = got.Created
+	if got != layer || len(refs) != 2 {
+		t.Errorf("layer %+v, references %v", got, refs)
+	}
+	r, err := remove(s, "one")
+	if err != nil || r.Layers != nil {
+		t.Errorf("the first of two references freed %v, %v", r.Layers, err)
+	}
+	r, err = remove(s, "two")
+	if err != nil || !reflect.DeepEqual(r.Layers, []uint64{layer.Number}) {
+		t.Errorf("the last reference freed %v, %v", r.Layers, err)
+	}
+	err = s.View(func(tx *Tx) error {
+		if tx.HasLayer(layer.Number) {
+			t.Error("the layer is still there")
+		}
+		_, err := tx.LayerByDiffID(id)
+		return err
+	})
+	if !errdefs.IsNotFound(err) {
+		t.Errorf("diffID of a layer that is gone: %v", err)
+	}
+	checkIndexes(t, s)
+}
+
+func TestTwoLayersCannotHaveOneDiffID(t *testing.T) {
+	s := openStore(t)
+	id := digest.FromString("layer")
+	for i, name := range []string{"one", "two"} {
+		if _, err := create(t, s, snapshots.KindActive, "k-"+name, "", nil); err != nil {
+			t.Fatal(err)
+		}
+		_, err := commit(s, Commit{Key: "k-" + name, Name: name, Layer: Layer{Number: reserve(t, s), DiffID: id}})
+		if i == 0 && err != nil {
+			t.Fatal(err)
+		}
+		if i == 1 && !errdefs.IsAlreadyExists(err) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, err := get(s, "k-two"); err != nil {
+		t.Errorf("the refused snapshot is gone: %v", err)
+	}
+	checkIndexes(t, s)
+}
+
+func TestBlobs(t *testing.T) {
+	s := openStore(t)
+	blob, id, other := digest.FromString("blob"), digest.FromString("diffID"), digest.SHA512.FromString("blob")
+	err := s.Update(context.Background(), func(tx *Tx) error {
+		if err := tx.BindBlob(blob, id); err != nil {
+			return err
+		}
+		return tx.BindBlob(other, other)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.View(func(tx *Tx) error {
+		for blob, want := range map[digest.Digest]digest.Digest{blob: id, other: other} {
+			if got, err := tx.DiffIDOf(blob); err != nil || got != want {
+				t.Errorf("%s: %s, %v", blob, got, err)
+			}
+		}
+		if _, err := tx.DiffIDOf("sha256:short"); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("a broken digest: %v", err)
+		}
+		_, err := tx.DiffIDOf(digest.FromString("other"))
+		return err
+	})
+	if !errdefs.IsNotFound(err) {
+		t.Errorf("an unknown blob: %v", err)
+	}
+	err = s.Update(context.Background(), func(tx *Tx) error { return tx.ForgetBlob(blob) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.View(func(tx *Tx) error { _, err := tx.DiffIDOf(blob); return err })
+	if !errdefs.IsNotFound(err) {
+		t.Errorf("a forgotten blob: %v", err)
+	}
+}

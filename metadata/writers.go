@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	bolt "go.etcd.io/bbolt"
+)
+
+// maxGroup bounds how many calls share a transaction, so that one that fails
+// late does not make too many others run again.
+const maxGroup = 256
+
+// writers is group commit. The first caller to find nobody at work leads: it
+// runs everything that is queued in one transaction, whose fsync serves all.
+// Whoever arrives meanwhile queues, and one of them leads the next group. A
+// lone writer waits for nobody.
+type writers struct {
+	db      *bolt.DB
+	mu      sync.Mutex
+	queue   []*write
+	leading bool
+}
+
+type write struct {
+	fn   func(*Tx) error
+	err  error
+	done chan struct{} // closed when err is final
+	lead chan struct{} // closed to make this writer the leader
+}
+
+// Update runs fn in a write transaction. When it returns without an error all
+// that fn wrote is on disk; when it returns fn's error nothing of it is.
+//
+// fn may run more than once and must only change what the transaction holds.
+// It should check first and write afterwards: an error that comes after a write
+// makes the group run again without it. Nothing slow belongs in fn.
+//
+// When ctx ends before fn ran, Update returns the context's error; once it is
+// running its outcome is waited for, since it can't be taken back.
+func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	w := &write{fn: fn, done: make(chan struct{}), lead: make(chan struct{})}
+	if s.writers.enqueue(w) {
+		s.writers.run(s.path)
+		return w.err
+	}
+	select {
+	case <-w.done:
+	case <-w.lead:
+		s.writers.run(s.path)
+	case <-ctx.Done():
+		if s.writers.withdraw(w) {
+			return ctx.Err()
+		}
+		select {
+		case <-w.done:
+		case <-w.lead:
+			s.writers.run(s.path)
+		}
+	}
+	return w.err
+}
+
+// enqueue adds w and says whether its caller leads.
+func (ws *writers) enqueue(w *write) (leads bool) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.queue = append(ws.queue, w)
+	leads = !ws.leading
+	ws.leading = true
+	return leads
+}
+
+// withdraw takes w out of the queue if nobody has begun to run it and it has
+// not been made the leader.
+func (ws *writers) withdraw(w *write) bool {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	select {
+	case <-w.lead:
+		return false
+	default:
+	}
+	i := slices.Index(ws.queue, w)
+	if i < 0 {
+		return false
+	}
+	ws.queue = slices.Delete(ws.queue, i, i+1)
+	return true
+}
+
+// run leads one group, which the leader's own call is part of, and passes the
+// lead on.
+func (ws *writers) run(path string) {
+	ws.mu.Lock()
+	n := min(len(ws.queue), maxGroup)
+	group := slices.Clone(ws.queue[:n])
+	ws.queue = slices.Delete(ws.queue, 0, n)
+	ws.mu.Unlock()
+
+	ws.commit(path, group)
+
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if len(ws.queue) == 0 {
+		ws.leading = false
+		return
+	}
+	close(ws.queue[0].lead)
+}
+
+// commit runs the group until a transaction goes through or nobody is left.
+func (ws *writers) commit(path string, group []*write) {
+	for len(group) > 0 {
+		var again bool
+		if group, again = ws.try(path, group); !again {
+			return
+		}
+	}
+}
+
+// try runs the group in one transaction. A call that fails before it wrote
+// anything just leaves; one that fails afterwards spoils the transaction, which
+// the others then run again without it.
+func (ws *writers) try(path string, group []*write) (rest []*write, again bool) {
+	tx, err := ws.db.Begin(true)
+	if errors.Is(err, bolt.ErrDatabaseNotOpen) {
+		err = closedError(path)
+	}
+	if err != nil {
+		finish(group, err)
+		return nil, false
+	}
+	for i, w := range group {
+		t := &Tx{tx: tx}
+		if w.err = w.fn(t); w.err == nil {
+			rest = append(rest, w)
+			continue
+		}
+		close(w.done)
+		if t.wrote {
+			rest = append(rest, group[i+1:]...)
+			if err := tx.Rollback(); err != nil {
+				finish(rest, err)
+				return nil, false
+			}
+			return rest, true
+		}
+	}
+	if len(rest) == 0 {
+		_ = tx.Rollback() // nothing was written; only "already closed" can fail
+		return nil, false
+	}
+	finish(rest, writeError(path, tx.Commit()))
+	return nil, false
+}
+
+func finish(group []*write, err error) {
+	for _, w := range group {
+		w.err = err
+		close(w.done)
+	}
+}
+
+// writeError gives a failed commit its class: a full disk is the caller's to
+// know about, and passes.
+func writeError(path string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("no space to write %s: %w (%w)", path, err, errdefs.ErrResourceExhausted)
+	}
+	return fmt.Errorf("write %s: %w", path, err)
+}
