@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layerstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/strata-snapshotter/strata/internal/durable"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	layersDir    = "layers"
+	snapshotsDir = "snapshots"
+	stagingDir   = "staging"
+	trashDir     = "trash"
+	emptyDir     = "empty"
+
+	fsName   = "fs"
+	workName = "work"
+
+	lockName     = "lock"
+	databaseName = "metadata.db"
+)
+
+// Config says where a store is and how careful it is.
+type Config struct {
+	// Root is the absolute path of the root directory. It is created, with mode
+	// 0700, if it is not there.
+	Root string
+	// Alias is the path to the same directory that mount options name. Empty:
+	// Root itself.
+	Alias string
+	// Volatile leaves out what makes changes survive a power cut.
+	Volatile bool
+}
+
+// Store is an open root. All methods may be called concurrently.
+type Store struct {
+	path     string // for messages and for opening
+	alias    string // for mount options
+	volatile bool
+	inOrder  bool // see writesInOrder
+
+	lock                                    *durable.Lock
+	root, layers, snapshots, staging, trash *os.File
+	syncLayers, syncSnapshots               *durable.Shared
+
+	busy     busy
+	deleting deleting
+
+	stop    context.CancelFunc // ends background deletion
+	stopped chan struct{}
+}
+
+// Open locks the root, which must not be in use by another process
+// (ErrUnavailable names it), creates what is missing in it and begins to delete
+// what an earlier process left in the trash.
+func Open(cfg Config) (_ *Store, err error) {
+	if err := os.MkdirAll(cfg.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("create root: %w", classify(err))
+	}
+	s := &Store{path: cfg.Root, alias: cfg.Alias, volatile: cfg.Volatile}
+	if s.alias == "" {
+		s.alias = cfg.Root
+	}
+	if s.lock, err = durable.Acquire(filepath.Join(cfg.Root, lockName)); err != nil {
+		return nil, classify(err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(classify(err), s.closeFiles())
+		}
+	}()
+	if err := s.openDirs(); err != nil {
+		return nil, err
+	}
+	s.busy.numbers = map[uint64]int{}
+	s.deleting.items = map[string]chan struct{}{}
+	s.deleting.wake = make(chan struct{}, 1)
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop, s.stopped = stop, make(chan struct{})
+	go s.deleteInBackground(ctx)
+	return s, nil
+}
+
+// openDirs creates and opens the directories of the layout. Theirs are the only
+// paths ever resolved by name.
+func (s *Store) openDirs() (err error) {
+	if s.root, err = openDir(unix.AT_FDCWD, s.path); err != nil {
+		return fmt.Errorf("open root: %w", err)
+	}
+	if err := unix.Fchmod(int(s.root.Fd()), 0o700); err != nil {
+		return fmt.Errorf("set the mode of %s: %w", s.path, err)
+	}
+	for name, file := range map[string]**os.File{
+		layersDir: &s.layers, snapshotsDir: &s.snapshots, stagingDir: &s.staging, trashDir: &s.trash,
+	} {
+		if err := mkdir(s.root, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		if *file, err = openDir(int(s.root.Fd()), name); err != nil {
+			return fmt.Errorf("open %s: %w", filepath.Join(s.path, name), err)
+		}
+	}
+	s.inOrder = writesInOrder(s.root)
+	s.syncLayers = durable.NewShared(s.layers.Sync)
+	s.syncSnapshots = durable.NewShared(s.snapshots.Sync)
+	// World readable and searchable: it is the root of views of nothing.
+	if err := mkdir(s.root, emptyDir, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return s.root.Sync()
+}
+
+// Close ends background deletion, which goes on the next time, and unlocks the
+// root.
+func (s *Store) Close() error {
+	s.stop()
+	<-s.stopped
+	return s.closeFiles()
+}
+
+func (s *Store) closeFiles() error {
+	var errs []error
+	for _, f := range []*os.File{s.root, s.layers, s.snapshots, s.staging, s.trash} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(append(errs, s.lock.Release())...)
+}
+
+// Root returns the path of the root directory.
+func (s *Store) Root() string { return s.path }
+
+// DatabasePath returns where the root keeps its metadata.
+func (s *Store) DatabasePath() string { return filepath.Join(s.path, databaseName) }
+
+// LayerPath returns the directory of layer n as mount options should name it.
+func (s *Store) LayerPath(n uint64) string {
+	return s.alias + "/" + layersDir + "/" + name(n) + "/" + fsName
+}
+
+// UpperPath returns the upperdir of the active snapshot n.
+func (s *Store) UpperPath(n uint64) string {
+	return s.alias + "/" + snapshotsDir + "/" + name(n) + "/" + fsName
+}
+
+// WorkPath returns the workdir of the active snapshot n.
+func (s *Store) WorkPath(n uint64) string {
+	return s.alias + "/" + snapshotsDir + "/" + name(n) + "/" + workName
+}
+
+// StagingPath returns where directories are put together. Nothing is kept there.
+func (s *Store) StagingPath() string { return s.alias + "/" + stagingDir }
+
+// EmptyPath returns an empty directory.
+func (s *Store) EmptyPath() string { return s.alias + "/" + emptyDir }
+
+func name(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// parseName reads a directory name that name made; anything else is not ours.
+func parseName(s string) (uint64, bool) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	return n, err == nil && n != 0 && name(n) == s
+}
+
+// busy are the numbers of directories that are being made, moved or removed,
+// and which Sweep therefore leaves alone: their transaction may be under way.
+type busy struct {
+	mu      sync.Mutex
+	numbers map[uint64]int
+}
+
+// Begin keeps Sweep away from number n until the returned function is called,
+// after the transaction that belongs to the change.
+func (s *Store) Begin(n uint64) (end func()) {
+	s.busy.mu.Lock()
+	defer s.busy.mu.Unlock()
+	s.busy.numbers[n]++
+	return func() {
+		s.busy.mu.Lock()
+		defer s.busy.mu.Unlock()
+		if s.busy.numbers[n]--; s.busy.numbers[n] == 0 {
+			delete(s.busy.numbers, n)
+		}
+	}
+}
+
+func (s *Store) isBusy(n uint64) bool {
+	s.busy.mu.Lock()
+	defer s.busy.mu.Unlock()
+	return s.busy.numbers[n] > 0
+}

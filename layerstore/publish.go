@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layerstore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/strata-snapshotter/strata/internal/durable"
+	"golang.org/x/sys/unix"
+)
+
+const layerFile = "layer.json"
+
+// Manifest is what layer.json says of a layer.
+type Manifest struct {
+	Format  string `json:"format"` // FormatDirectory
+	Version int    `json:"version"`
+	Number  uint64 `json:"number"`
+	// DiffID is there if the layer's stream was hashed and was that.
+	DiffID  digest.Digest `json:"diffID,omitempty"`
+	Empty   bool          `json:"empty,omitempty"`
+	Bytes   int64         `json:"bytes"`  // on disk, hard links once
+	Inodes  int64         `json:"inodes"` // the layer's own directory included
+	Created time.Time     `json:"created"`
+}
+
+// FormatDirectory is a layer that is an overlay layer directory.
+const FormatDirectory = "directory"
+
+// manifestVersion is the version of layer.json that is written.
+const manifestVersion = 1
+
+// Publish makes the directory of active snapshot n, which Seal found to hold
+// content, layer n. When it returns, the layer survives a power cut.
+//
+// The caller holds Begin(n) until the layer's transaction is committed, or
+// until Unpublish took it back.
+func (s *Store) Publish(n uint64, content Content) (err error) {
+	defer func() { err = s.rootError(err) }()
+	if err := s.writeManifest(n, content); err != nil {
+		return err
+	}
+	if err := rename(s.snapshots, name(n), s.layers, name(n)); err != nil {
+		return err
+	}
+	if err := s.sync(s.syncLayers.Do); err != nil {
+		return errors.Join(err, s.Unpublish(n))
+	}
+	return nil
+}
+
+func (s *Store) writeManifest(n uint64, content Content) (err error) {
+	b, err := json.MarshalIndent(Manifest{
+		Format: FormatDirectory, Version: manifestVersion, Number: n,
+		Empty: content.Empty, Bytes: content.Bytes, Inodes: content.Inodes,
+		Created: time.Now().UTC(),
+	}, "", "  ")
+	if err != nil {
+		return err
+	}
+	dir, err := openDir(int(s.snapshots.Fd()), name(n))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	if err := durable.WriteFile(dir, layerFile, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("snapshot number %d: %w", n, err)
+	}
+	return s.sync(dir.Sync)
+}
+
+// Unpublish takes a Publish back: layer n, which no transaction names, is
+// active snapshot n again.
+func (s *Store) Unpublish(n uint64) error {
+	err := rename(s.layers, name(n), s.snapshots, name(n))
+	if err == nil {
+		err = s.sync(s.syncSnapshots.Do)
+	}
+	return s.rootError(err)
+}
+
+// DropWork removes what a layer keeps of the time it was a snapshot. It is
+// called once the layer's transaction is committed; if that never comes to it,
+// Recover does.
+func (s *Store) DropWork(n uint64) error {
+	dir, err := openDir(int(s.layers.Fd()), name(n))
+	if err != nil {
+		return s.rootError(err)
+	}
+	err = s.dropWork(dir, n)
+	return s.rootError(errors.Join(err, dir.Close()))
+}
+
+// dropWork tries the cheap way first: an unused workdir is empty.
+func (s *Store) dropWork(layer *os.File, n uint64) error {
+	err := unix.Unlinkat(int(layer.Fd()), workName, unix.AT_REMOVEDIR)
+	switch {
+	case err == nil, errors.Is(err, unix.ENOENT):
+		return nil
+	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST):
+		return s.moveToTrash(layer, workName, name(n)+"."+workName)
+	}
+	return err
+}
+
+// ReadManifest reads layer.json of layer n.
+func (s *Store) ReadManifest(n uint64) (m Manifest, err error) {
+	fd, err := unix.Openat(int(s.layers.Fd()), name(n)+"/"+layerFile, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return m, s.rootError(fmt.Errorf("layer %d: open %s: %w", n, layerFile, err))
+	}
+	f := os.NewFile(uintptr(fd), layerFile)
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := json.NewDecoder(f).Decode(&m); err != nil {
+		return m, classify(fmt.Errorf("layer %d: read %s: %w", n, layerFile, err))
+	}
+	return m, nil
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layerstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
+)
+
+// maxDeleteDepth is how many directories a deletion holds open at a time. What
+// lies deeper is first moved up into the trash: a tree can be deeper than a
+// process may have descriptors, or a path characters.
+const maxDeleteDepth = 64
+
+// remover deletes trees in the trash.
+type remover struct {
+	trash *os.File
+	// leftover is called with the new name of a part that was moved up.
+	leftover func(item string)
+	moved    int
+}
+
+func (s *Store) remover() *remover {
+	return &remover{trash: s.trash, leftover: func(string) { s.wakeDeletion() }}
+}
+
+// remove deletes item on a thread of its own, at the lowest priority that still
+// makes progress: nobody who deletes is in a hurry, and others use the disk.
+func (r *remover) remove(ctx context.Context, item string) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its priority
+		if err := lowerIOPriority(); err != nil {
+			log.G(ctx).WithError(err).Debug("can't lower the I/O priority of deletion")
+		}
+		done <- r.tree(ctx, r.trash, item, item, 0)
+	}()
+	return <-done
+}
+
+// tree deletes dir/base, which is whatever it is. item is what of the trash it
+// belongs to.
+func (r *remover) tree(ctx context.Context, dir *os.File, base, item string, depth int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := unix.Unlinkat(int(dir.Fd()), base, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	// EISDIR on Linux; EPERM is what POSIX allows for a directory.
+	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("delete %s: %w", base, err)
+	}
+	if depth == maxDeleteDepth {
+		return r.moveUp(dir, base, item)
+	}
+	if err := r.contents(ctx, dir, base, item, depth); err != nil {
+		return err
+	}
+	if err := unix.Unlinkat(int(dir.Fd()), base, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete directory %s: %w", base, err)
+	}
+	return nil
+}
+
+func (r *remover) contents(ctx context.Context, dir *os.File, base, item string, depth int) (err error) {
+	sub, err := openDir(int(dir.Fd()), base)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sub.Close()) }()
+	for {
+		names, err := sub.Readdirnames(readBatch)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, entry := range names {
+			if err := r.tree(ctx, sub, entry, item, depth+1); err != nil {
+				return err
+			}
+		}
+		// Deleting while reading may make some file systems skip names.
+		if _, err := sub.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *remover) moveUp(dir *os.File, base, item string) error {
+	for {
+		r.moved++
+		to := fmt.Sprintf("%s.%d", item, r.moved)
+		err := rename(dir, base, r.trash, to)
+		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
+			continue
+		}
+		if err == nil {
+			r.leftover(to)
+		}
+		return err
+	}
+}
+
+const (
+	ioprioWhoProcess = 1
+	ioprioBestEffort = 2 << 13
+	ioprioLowest     = 7
+)
+
+// lowerIOPriority acts on the calling thread, see ioprio_set(2).
+func lowerIOPriority() error {
+	_, _, errno := unix.Syscall(unix.SYS_IOPRIO_SET, ioprioWhoProcess, 0, ioprioBestEffort|ioprioLowest)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

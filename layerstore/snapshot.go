@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layerstore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	rootMode = 0o755
+	workMode = 0o711
+)
+
+// MakeSnapshot makes snapshots/N with an empty upperdir, whose own metadata is
+// attrs, and a workdir. When it returns, both survive a power cut.
+//
+// The caller holds Begin(n) until the snapshot's transaction is committed.
+func (s *Store) MakeSnapshot(n uint64, attrs RootAttrs) (err error) {
+	defer func() { err = s.rootError(err) }()
+	if err := mkdir(s.staging, name(n), 0o700); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.toTrash(s.staging, name(n)))
+		}
+	}()
+	if err := s.fillSnapshot(n, attrs); err != nil {
+		return err
+	}
+	// The rename comes last: syncing the directory it goes to then covers all
+	// that was done before it, on file systems that write changes in order.
+	if err := rename(s.staging, name(n), s.snapshots, name(n)); err != nil {
+		return err
+	}
+	return s.sync(s.syncSnapshots.Do)
+}
+
+func (s *Store) fillSnapshot(n uint64, attrs RootAttrs) (err error) {
+	dir, err := openDir(int(s.staging.Fd()), name(n))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	if err := mkdir(dir, workName, workMode); err != nil {
+		return err
+	}
+	if err := mkdir(dir, fsName, rootMode); err != nil {
+		return err
+	}
+	upper, err := openDir(int(dir.Fd()), fsName)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, upper.Close()) }()
+	return attrs.apply(upper)
+}
+
+// sync runs fn unless the store is volatile.
+func (s *Store) sync(fn func() error) error {
+	if s.volatile {
+		return nil
+	}
+	return fn()
+}
+
+// CheckSnapshot says whether the directories of active snapshot n are there:
+// ErrUnavailable names the one that is not.
+func (s *Store) CheckSnapshot(n uint64) error {
+	for _, sub := range []string{fsName, workName} {
+		if err := s.check(s.snapshots, name(n)+"/"+sub, s.UpperPath(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckLayer says whether the directory of layer n is there: ErrUnavailable
+// names it.
+func (s *Store) CheckLayer(n uint64) error {
+	return s.check(s.layers, name(n)+"/"+fsName, s.LayerPath(n))
+}
+
+func (s *Store) check(dir *os.File, rel, path string) error {
+	ok, err := exists(dir, rel)
+	if err == nil && !ok {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return s.rootError(fmt.Errorf("directory %s: %w", path, err))
+	}
+	return nil
+}
+
+// rootError classifies err, and says so when the reason is that the whole root
+// was removed under a running process.
+func (s *Store) rootError(err error) error {
+	if err == nil {
+		return nil
+	}
+	var st unix.Stat_t
+	if unix.Fstat(int(s.root.Fd()), &st) == nil && st.Nlink == 0 {
+		err = fmt.Errorf("the root directory %s was removed, restart with an existing one: %w", s.path, err)
+	}
+	return classify(err)
+}

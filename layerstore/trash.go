@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layerstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/containerd/log"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// deleteWorkers is how many trees are deleted at a time: enough to keep a disk
+// busy, few enough to leave it to others.
+const deleteWorkers = 2
+
+// deleting knows which items of the trash somebody is deleting.
+type deleting struct {
+	mu    sync.Mutex
+	items map[string]chan struct{} // closed when done with it
+	wake  chan struct{}
+}
+
+// TrashSnapshot moves the directory of active snapshot n to the trash. One that
+// is not there any more is no error.
+//
+// The caller's transaction, after which nothing names the directory, is
+// committed.
+func (s *Store) TrashSnapshot(n uint64) error {
+	return s.rootError(s.toTrash(s.snapshots, name(n)))
+}
+
+// TrashLayer moves layer n to the trash, as TrashSnapshot does.
+func (s *Store) TrashLayer(n uint64) error {
+	return s.rootError(s.toTrash(s.layers, name(n)))
+}
+
+func (s *Store) toTrash(from *os.File, item string) error {
+	return s.moveToTrash(from, item, item)
+}
+
+// moveToTrash moves an item under a name that is free: a number can come here
+// twice, as a snapshot that failed and as what is left of it.
+func (s *Store) moveToTrash(from *os.File, item, as string) error {
+	for i := 0; ; i++ {
+		err := rename(from, item, s.trash, trashName(as, i))
+		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
+			continue
+		}
+		if errors.Is(err, unix.ENOENT) {
+			if gone, _ := exists(from, item); !gone {
+				return nil
+			}
+		}
+		if err == nil {
+			s.wakeDeletion()
+		}
+		return err
+	}
+}
+
+func trashName(as string, try int) string {
+	if try == 0 {
+		return as
+	}
+	return fmt.Sprintf("%s-%d", as, try)
+}
+
+func (s *Store) wakeDeletion() {
+	select {
+	case s.deleting.wake <- struct{}{}:
+	default: // it will look again anyway
+	}
+}
+
+func (s *Store) deleteInBackground(ctx context.Context) {
+	defer close(s.stopped)
+	s.wakeDeletion()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.deleting.wake:
+		}
+		if err := s.EmptyTrash(ctx); err != nil && ctx.Err() == nil {
+			log.G(ctx).WithError(err).WithField("root", s.path).Warn("some removed directories could not be deleted yet")
+		}
+	}
+}
+
+// EmptyTrash deletes all that is in the trash now, waiting for what is being
+// deleted already. It stops when ctx ends; the background goes on.
+func (s *Store) EmptyTrash(ctx context.Context) error {
+	items, err := listDir(s.trash)
+	if err != nil {
+		return s.rootError(err)
+	}
+	var mu sync.Mutex
+	var errs []error
+	var g errgroup.Group
+	g.SetLimit(deleteWorkers)
+	for _, item := range items {
+		g.Go(func() error {
+			if err := s.deleteItem(ctx, item); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // errors are collected: one item must not keep another
+	return s.rootError(errors.Join(errs...))
+}
+
+// deleteItem deletes an item of the trash, or waits for who does.
+func (s *Store) deleteItem(ctx context.Context, item string) error {
+	s.deleting.mu.Lock()
+	done, taken := s.deleting.items[item]
+	if !taken {
+		done = make(chan struct{})
+		s.deleting.items[item] = done
+	}
+	s.deleting.mu.Unlock()
+	if taken {
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	defer func() {
+		s.deleting.mu.Lock()
+		defer s.deleting.mu.Unlock()
+		delete(s.deleting.items, item)
+		close(done)
+	}()
+	return s.remover().remove(ctx, item)
+}
+
+// listDir returns the names in a directory that is open for good: through a
+// descriptor of its own, whose position nobody else moves.
+func listDir(dir *os.File) (_ []string, err error) {
+	f, err := openDir(int(dir.Fd()), ".")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return f.Readdirnames(-1)
+}

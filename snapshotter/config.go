@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+)
+
+// Durability says what a Commit that was answered survives.
+type Durability string
+
+const (
+	// DurabilityCommit: a committed layer is complete after a power cut.
+	DurabilityCommit Durability = "commit"
+	// DurabilityNone: a committed layer survives the end of the process, and may
+	// be incomplete after a power cut. For roots that don't outlive a boot.
+	DurabilityNone Durability = "none"
+)
+
+// IDMapping says how the ids of a user namespace are brought into a snapshot
+// with the labels containerd.io/snapshot/uidmapping and gidmapping.
+type IDMapping string
+
+const (
+	// IDMappingAuto: idmapped mounts, where the kernel and the root's file
+	// system can do them.
+	IDMappingAuto IDMapping = "auto"
+	// IDMappingOff: never idmapped mounts.
+	IDMappingOff IDMapping = "off"
+)
+
+// Config is all that a snapshotter depends on. Only Root is needed.
+type Config struct {
+	// Root is the absolute path of the directory everything is kept in. It is
+	// created if it is not there; its mode becomes 0700.
+	Root string
+	// SyncRemove makes Remove wait until the directories are deleted.
+	SyncRemove bool
+	// UpperdirLabel adds containerd.io/snapshot/overlay.upperdir, the directory
+	// that holds a snapshot's changes, to the labels of snapshots.
+	UpperdirLabel bool
+	// SlowChown changes the owner of every file of a snapshot that asks for an id
+	// mapping, where idmapped mounts can't be used. Without it such a snapshot is
+	// refused there.
+	SlowChown bool
+	// IDMapping: empty means IDMappingAuto.
+	IDMapping IDMapping
+	// MountOptions are further options of overlay mounts, one an element. They
+	// are not used on bind mounts.
+	MountOptions []string
+	// Durability: empty means DurabilityCommit.
+	Durability Durability
+	// AliasDir is where a link to Root is made if the path of Root contains ':',
+	// ',' or '\', which have a meaning in mount options. Empty: a directory of
+	// this user's own under /run, $XDG_RUNTIME_DIR or the temporary directory.
+	AliasDir string
+}
+
+func (c *Config) validate() error {
+	if !filepath.IsAbs(c.Root) || filepath.Clean(c.Root) == "/" {
+		return fmt.Errorf("root %q must be an absolute path of its own: %w", c.Root, errdefs.ErrInvalidArgument)
+	}
+	c.Root = filepath.Clean(c.Root)
+	switch c.Durability {
+	case "":
+		c.Durability = DurabilityCommit
+	case DurabilityCommit, DurabilityNone:
+	default:
+		return fmt.Errorf("durability %q: must be %q or %q: %w", c.Durability, DurabilityCommit, DurabilityNone, errdefs.ErrInvalidArgument)
+	}
+	switch c.IDMapping {
+	case "":
+		c.IDMapping = IDMappingAuto
+	case IDMappingAuto, IDMappingOff:
+	default:
+		return fmt.Errorf("id mapping %q: must be %q or %q: %w", c.IDMapping, IDMappingAuto, IDMappingOff, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	"sync"
+)
+
+// keyLocks keeps calls that move the directory of one snapshot apart. They are
+// only held for renames and a transaction, never for a walk.
+type keyLocks struct {
+	mu   sync.Mutex
+	held map[string]*keyLock
+}
+
+type keyLock struct {
+	users int           // the holder and those who wait
+	free  chan struct{} // holds one token while nobody has the lock
+}
+
+// lock waits for key, or for the end of ctx.
+func (l *keyLocks) lock(ctx context.Context, key string) (unlock func(), err error) {
+	l.mu.Lock()
+	if l.held == nil {
+		l.held = map[string]*keyLock{}
+	}
+	k := l.held[key]
+	if k == nil {
+		k = &keyLock{free: make(chan struct{}, 1)}
+		k.free <- struct{}{}
+		l.held[key] = k
+	}
+	k.users++
+	l.mu.Unlock()
+	select {
+	case <-k.free:
+		return func() { k.free <- struct{}{}; l.leave(key, k) }, nil
+	case <-ctx.Done():
+		l.leave(key, k)
+		return nil, ctx.Err()
+	}
+}
+
+func (l *keyLocks) leave(key string, k *keyLock) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if k.users--; k.users == 0 {
+		delete(l.held, key)
+	}
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/strata-snapshotter/strata/layerstore"
+	"github.com/strata-snapshotter/strata/metadata"
+)
+
+// Prepare makes an active snapshot on top of the committed snapshot parent, or
+// on nothing, and returns its mounts.
+//
+// ErrAlreadyExists: the key is taken. ErrNotFound: no such parent.
+// ErrInvalidArgument: the parent is not committed, or a key, label or id mapping
+// makes no sense. ErrFailedPrecondition: the stack would be too high to be
+// mounted, or ids can't be mapped here. ErrResourceExhausted: the disk is full.
+func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	return s.create(ctx, snapshots.KindActive, key, parent, opts)
+}
+
+// View makes a read-only snapshot of the committed snapshot parent, or of
+// nothing, and returns its mounts. Its errors are those of Prepare.
+func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	return s.create(ctx, snapshots.KindView, key, parent, opts)
+}
+
+func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, parent string, opts []snapshots.Opt) ([]mount.Mount, error) {
+	info, err := applyOpts(opts)
+	if err != nil {
+		return nil, err
+	}
+	info.Kind, info.Name, info.Parent = kind, key, parent
+	if err := s.checkMapping(info); err != nil {
+		return nil, err
+	}
+	base, err := s.baseOf(info)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.meta.Reserve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Planned before anything is made: a stack that can't be mounted, or ids
+	// that can't be mapped, are refused while there is nothing to clean up.
+	mounts, err := s.mounts(metadata.Snapshot{Info: info, Number: n}, base.chain)
+	if err != nil {
+		return nil, err
+	}
+	defer s.store.Begin(n)()
+	if kind == snapshots.KindActive {
+		if err := s.makeDirectories(ctx, info, n, base); err != nil {
+			return nil, fmt.Errorf("prepare %q: %w", key, err)
+		}
+	}
+	if err := s.record(ctx, info, n, base); err != nil {
+		return nil, s.discard(ctx, n, err)
+	}
+	return mounts, nil
+}
+
+func applyOpts(opts []snapshots.Opt) (snapshots.Info, error) {
+	var info snapshots.Info
+	for _, opt := range opts {
+		if err := opt(&info); err != nil {
+			return info, err
+		}
+	}
+	return info, nil
+}
+
+// base is what a new snapshot will stand on.
+type base struct {
+	parent uint64 // number of the parent, 0 for none
+	chain  []metadata.Layer
+}
+
+// baseOf looks the parent up, and whether the key is free: both are checked
+// again when the snapshot is recorded, but most mistakes end here.
+func (s *Snapshotter) baseOf(info snapshots.Info) (b base, err error) {
+	err = s.meta.View(func(tx *metadata.Tx) error {
+		if info.Parent != "" {
+			p, err := tx.Get(info.Parent)
+			if err != nil {
+				return fmt.Errorf("parent of snapshot %q: %w", info.Name, err)
+			}
+			if p.Kind != snapshots.KindCommitted {
+				return fmt.Errorf("parent %q of snapshot %q is not committed: %w", info.Parent, info.Name, errdefs.ErrInvalidArgument)
+			}
+			b.parent = p.Number
+		}
+		if _, err := tx.Get(info.Name); err == nil {
+			return fmt.Errorf("snapshot %q: %w", info.Name, errdefs.ErrAlreadyExists)
+		}
+		b.chain, err = tx.Chain(b.parent)
+		return err
+	})
+	return b, err
+}
+
+func (s *Snapshotter) record(ctx context.Context, info snapshots.Info, n uint64, base base) error {
+	return s.meta.Update(ctx, func(tx *metadata.Tx) error {
+		made, err := tx.Create(metadata.Create{Number: n, Kind: info.Kind, Key: info.Name, Parent: info.Parent, Labels: info.Labels})
+		if err == nil && made.ParentNumber != base.parent {
+			err = fmt.Errorf("parent %q of snapshot %q was replaced by another of that name, try again: %w", info.Parent, info.Name, errdefs.ErrUnavailable)
+		}
+		return err
+	})
+}
+
+// discard removes the directory of a snapshot that was not recorded.
+func (s *Snapshotter) discard(ctx context.Context, n uint64, cause error) error {
+	if err := s.store.TrashSnapshot(n); err != nil {
+		log.G(ctx).WithError(err).WithField("number", n).Warn("a directory of a failed Prepare stays until the next Cleanup")
+	}
+	return cause
+}
+
+func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, n uint64, base base) error {
+	attrs := layerstore.DefaultAttrs()
+	if len(base.chain) > 0 {
+		var err error
+		if attrs, err = s.store.LayerAttrs(base.chain[0].Number); err != nil {
+			return err
+		}
+	}
+	ids, mapped, err := idMapOf(info)
+	if err != nil {
+		return err
+	}
+	if !mapped {
+		return s.store.MakeSnapshot(n, attrs)
+	}
+	return s.makeMapped(ctx, info, n, base, attrs, ids)
+}

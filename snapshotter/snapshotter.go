@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/log"
+	"github.com/moby/sys/userns"
+	"github.com/strata-snapshotter/strata/layerstore"
+	"github.com/strata-snapshotter/strata/metadata"
+	"github.com/strata-snapshotter/strata/overlayutil"
+)
+
+// Snapshotter serves the snapshots of one root. All methods may be called
+// concurrently. Errors carry an errdefs class: those of the snapshots.Snapshotter
+// contract, ErrResourceExhausted for a full disk, ErrUnavailable where the root
+// or a part of it is gone or the snapshotter was closed.
+type Snapshotter struct {
+	cfg     Config
+	store   *layerstore.Store
+	meta    *metadata.Store
+	options []string // of overlay mounts
+	idmap   bool     // idmapped mounts are used
+	keys    keyLocks
+	close   func() error
+}
+
+var (
+	_ snapshots.Snapshotter = (*Snapshotter)(nil)
+	_ snapshots.Cleaner     = (*Snapshotter)(nil)
+)
+
+// New opens the root that cfg names, brings it to order after a crash and
+// begins to delete what was removed before.
+//
+// ErrInvalidArgument: a setting makes no sense. ErrFailedPrecondition: the
+// root's file system can't hold overlay layers, or a newer Strata wrote the
+// root. ErrUnavailable: another process uses the root; it is named.
+func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("create the root directory: %w", err)
+	}
+	alias, err := cleanAlias(cfg.Root, cfg.AliasDir)
+	if err != nil {
+		return nil, err
+	}
+	store, err := layerstore.Open(layerstore.Config{Root: cfg.Root, Alias: alias, Volatile: cfg.Durability == DurabilityNone})
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshotter{cfg: cfg, store: store}
+	s.close = sync.OnceValue(s.shutdown)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if err := s.probe(ctx); err != nil {
+		return nil, err
+	}
+	if s.meta, err = metadata.Open(store.DatabasePath()); err != nil {
+		return nil, err
+	}
+	return s, s.recover(ctx)
+}
+
+// probe finds out what the kernel and the root's file system can do. It works
+// in staging: what a crash leaves there is swept.
+func (s *Snapshotter) probe(ctx context.Context) error {
+	facts, err := overlayutil.CheckRoot(s.store.StagingPath())
+	if err != nil {
+		return fmt.Errorf("root %s: %w", s.cfg.Root, err)
+	}
+	s.options = facts.MountOptions(s.cfg.MountOptions)
+	s.idmap = s.cfg.IDMapping == IDMappingAuto && facts.IDMap.Answer == overlayutil.Yes
+	log.G(ctx).WithField("root", s.cfg.Root).WithField("options", s.options).WithField("idmapped-mounts", s.idmap).Debug("checked the root")
+	return nil
+}
+
+// Capabilities returns what containerd is to know of this snapshotter, in the
+// words of its plugin metadata (proxy_plugins.NAME.capabilities):
+// "remap-ids" if it maps ids by itself, "only-remap-ids" if nobody else is to do
+// it by changing the owner of every file, and "rebase" if a parent can be given
+// at Commit.
+//
+// In a user namespace "rebase" is left out: containerd's own differ, which
+// applies layers there through a mount, loses the whiteouts of a layer that has
+// no parent yet.
+func (s *Snapshotter) Capabilities() []string {
+	var caps []string
+	if s.idmap {
+		caps = append(caps, "remap-ids")
+	}
+	if !s.cfg.SlowChown {
+		caps = append(caps, "only-remap-ids")
+	}
+	if !userns.RunningInUserNS() {
+		caps = append(caps, snapshots.RebaseCap)
+	}
+	return caps
+}
+
+// Close waits for calls that write, stops deleting, which goes on with the next
+// start, and unlocks the root. Closing twice is no error; other calls fail with
+// ErrUnavailable afterwards.
+func (s *Snapshotter) Close() error { return s.close() }
+
+func (s *Snapshotter) shutdown() error {
+	var err error
+	if s.meta != nil {
+		err = s.meta.Close()
+	}
+	return errors.Join(err, s.store.Close())
+}
