@@ -70,14 +70,17 @@ func Open(cfg Config) (_ *Store, err error) {
 	if s.alias == "" {
 		s.alias = cfg.Root
 	}
-	if s.lock, err = durable.Acquire(filepath.Join(cfg.Root, lockName)); err != nil {
-		return nil, classify(err)
-	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(classify(err), s.closeFiles())
 		}
 	}()
+	if s.root, err = openDir(unix.AT_FDCWD, s.path); err != nil {
+		return nil, fmt.Errorf("open root: %w", err)
+	}
+	if s.lock, err = durable.Acquire(s.root, lockName); err != nil {
+		return nil, err
+	}
 	if err := s.openDirs(); err != nil {
 		return nil, err
 	}
@@ -93,9 +96,6 @@ func Open(cfg Config) (_ *Store, err error) {
 // openDirs creates and opens the directories of the layout. Theirs are the only
 // paths ever resolved by name.
 func (s *Store) openDirs() (err error) {
-	if s.root, err = openDir(unix.AT_FDCWD, s.path); err != nil {
-		return fmt.Errorf("open root: %w", err)
-	}
 	if err := unix.Fchmod(int(s.root.Fd()), 0o700); err != nil {
 		return fmt.Errorf("set the mode of %s: %w", s.path, err)
 	}
@@ -134,7 +134,10 @@ func (s *Store) closeFiles() error {
 			errs = append(errs, f.Close())
 		}
 	}
-	return errors.Join(append(errs, s.lock.Release())...)
+	if s.lock != nil { // last: whoever waits for it finds nobody at work
+		errs = append(errs, s.lock.Release())
+	}
+	return errors.Join(errs...)
 }
 
 // Root returns the path of the root directory.

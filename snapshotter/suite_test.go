@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/testsuite"
+	"github.com/strata-snapshotter/strata/internal/snapshottest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -67,14 +68,14 @@ func TestSuite(t *testing.T) {
 func TestSuiteLateParent(t *testing.T) {
 	testutil.RequireRoot(t)
 	testsuite.SnapshotterSuite(t, "overlayfs", opening(t, Config{}, func(s *Snapshotter) snapshots.Snapshotter {
-		return newLateParent(s)
+		return snapshottest.NewLateParent(s)
 	}))
 }
 
 func TestSuiteRemapped(t *testing.T) {
 	testutil.RequireRoot(t)
 	testsuite.SnapshotterSuite(t, "overlayfs", opening(t, Config{}, func(s *Snapshotter) snapshots.Snapshotter {
-		return identityMapped{s}
+		return snapshottest.IdentityMapped{Snapshotter: s}
 	}))
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 const holdEnv = "STRATA_TEST_HOLD_LOCK"
@@ -22,7 +23,7 @@ const holdEnv = "STRATA_TEST_HOLD_LOCK"
 // TestMain lets the test binary be the other process that holds a lock.
 func TestMain(m *testing.M) {
 	if path := os.Getenv(holdEnv); path != "" {
-		if _, err := Acquire(path); err != nil {
+		if _, err := lock(path); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -47,15 +48,15 @@ func TestLockNamesItsHolderAndEndsWithIt(t *testing.T) {
 	if _, err := out.Read(line); err != nil || string(line) != "held\n" {
 		t.Fatalf("the other process said %q, %v", line, err)
 	}
-	_, err = Acquire(path)
-	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", cmd.Process.Pid)) {
-		t.Errorf("got %v, want ErrUnavailable that names pid %d", err, cmd.Process.Pid)
+	_, err = lock(path)
+	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", cmd.Process.Pid)) {
+		t.Errorf("got %v, want ErrUnavailable that names process %d", err, cmd.Process.Pid)
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it was killed
-	l, err := Acquire(path)
+	l, err := lock(path)
 	if err != nil {
 		t.Fatalf("after its holder was killed: %v", err)
 	}
@@ -64,20 +65,50 @@ func TestLockNamesItsHolderAndEndsWithIt(t *testing.T) {
 	}
 }
 
-func TestLockDoesNotFollowALink(t *testing.T) {
+func lock(path string) (*Lock, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	l, err := Acquire(dir, filepath.Base(path))
+	return l, errors.Join(err, dir.Close())
+}
+
+func TestLockTakesAFileOnly(t *testing.T) {
 	dir := t.TempDir()
 	target := filepath.Join(dir, "target")
 	if err := os.WriteFile(target, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(target, filepath.Join(dir, "lock")); err != nil {
+	if err := os.Symlink(target, filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Acquire(filepath.Join(dir, "lock")); err == nil {
-		t.Error("a link was locked")
+	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"link", "fifo"} {
+		if _, err := lock(filepath.Join(dir, name)); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	if b, err := os.ReadFile(target); err != nil || string(b) != "precious" {
 		t.Errorf("the target holds %q, %v", b, err)
+	}
+}
+
+func TestLockUnderAnyUmask(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	old := unix.Umask(0o777)
+	l, err := lock(path)
+	unix.Umask(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", fi.Mode(), err)
+	}
+	if err := l.Release(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -23,34 +23,62 @@ type Lock struct {
 // maxHolder bounds what is read from a lock file that somebody else wrote.
 const maxHolder = 512
 
-// Acquire locks the file at path, creating it with mode 0600, and writes into
-// it who holds it. It does not wait: ErrUnavailable names the holder.
-func Acquire(path string) (_ *Lock, err error) {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+// Acquire locks the file called name in the open directory dir, creating it
+// with mode 0600, and writes into it who holds it. It does not wait.
+//
+// ErrUnavailable: another process holds it, and the message names it.
+// ErrFailedPrecondition: there is something else than a regular file, or the
+// file can't be opened.
+func Acquire(dir *os.File, name string) (*Lock, error) {
+	path := filepath.Join(dir.Name(), name)
+	// Without O_NONBLOCK a fifo of that name would be waited at.
+	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	fd, err := unix.Openat(int(dir.Fd()), name, flags, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open lock %s: %w", path, err)
+		return nil, fmt.Errorf("lock file %s: %w (%w)", path, err, errdefs.ErrFailedPrecondition)
 	}
 	f := os.NewFile(uintptr(fd), path)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close())
-		}
-	}()
-	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%s is locked by %s: %w", path, holder(f), errdefs.ErrUnavailable)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	me := fmt.Sprintf("pid %d (%s)\n", os.Getpid(), filepath.Base(os.Args[0]))
-	if err := f.Truncate(0); err != nil {
-		return nil, fmt.Errorf("write lock %s: %w", path, err)
-	}
-	if _, err := f.WriteAt([]byte(me), 0); err != nil {
-		return nil, fmt.Errorf("write lock %s: %w", path, err)
+	if err := take(f); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return &Lock{f: f}, nil
+}
+
+func take(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fmt.Errorf("lock file %s: %w (%w)", f.Name(), err, errdefs.ErrInternal)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fmt.Errorf("lock file %s is not a regular file, move it away: %w", f.Name(), errdefs.ErrFailedPrecondition)
+	}
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("%s is locked by %s: %w", f.Name(), holder(f), errdefs.ErrUnavailable)
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w (%w)", f.Name(), err, errdefs.ErrFailedPrecondition)
+	}
+	if err := sign(f, st); err != nil {
+		return fmt.Errorf("write lock file %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// sign names this process in the lock file. A umask may have taken the owner's
+// own permissions away, and the next start under that user could not open it.
+func sign(f *os.File, st unix.Stat_t) error {
+	if st.Mode&0o777 != 0o600 && int(st.Uid) == os.Geteuid() {
+		if err := f.Chmod(0o600); err != nil {
+			return err
+		}
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	me := fmt.Sprintf("process %d (%s)\n", os.Getpid(), filepath.Base(os.Args[0]))
+	_, err := f.WriteAt([]byte(me), 0)
+	return err
 }
 
 // holder reads who wrote the lock file. The text is a hint for people only.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package snapshotter
+// Package snapshottest has what the tests of several packages need to run
+// containerd's snapshotter suite in ways the suite does not know of.
+package snapshottest
 
 import (
 	"context"
@@ -13,9 +15,9 @@ import (
 	"github.com/containerd/containerd/v2/pkg/filters"
 )
 
-// identityMapped asks for an id mapping, which changes nothing, for every
+// IdentityMapped asks for an id mapping, which changes nothing, for every
 // snapshot: the suite then runs on idmapped mounts.
-type identityMapped struct{ snapshots.Snapshotter }
+type IdentityMapped struct{ snapshots.Snapshotter }
 
 func mappedOpts(opts []snapshots.Opt) []snapshots.Opt {
 	return append(slices.Clone(opts), snapshots.WithLabels(map[string]string{
@@ -24,36 +26,39 @@ func mappedOpts(opts []snapshots.Opt) []snapshots.Opt {
 	}))
 }
 
-func (m identityMapped) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+// Prepare implements snapshots.Snapshotter.
+func (m IdentityMapped) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return m.Snapshotter.Prepare(ctx, key, parent, mappedOpts(opts)...)
 }
 
-func (m identityMapped) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+// View implements snapshots.Snapshotter.
+func (m IdentityMapped) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return m.Snapshotter.View(ctx, key, parent, mappedOpts(opts)...)
 }
 
-// lateParent prepares every snapshot without its parent and gives the parent at
+// LateParent prepares every snapshot without its parent and gives the parent at
 // Commit, as a parallel unpack does. To the suite it looks as if the parent had
 // been there: mounts get the parent's layers from a view of it.
-type lateParent struct {
-	*Snapshotter
+type LateParent struct {
+	snapshots.Snapshotter
 	mu      sync.Mutex
 	parents map[string]string // of active snapshots
 }
 
 const viewSuffix = "-parent-view"
 
-func newLateParent(s *Snapshotter) *lateParent {
-	return &lateParent{Snapshotter: s, parents: map[string]string{}}
+// NewLateParent wraps s.
+func NewLateParent(s snapshots.Snapshotter) *LateParent {
+	return &LateParent{Snapshotter: s, parents: map[string]string{}}
 }
 
-func (l *lateParent) parent(key string) string {
+func (l *LateParent) parent(key string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.parents[key]
 }
 
-func (l *lateParent) setParent(key, parent string) {
+func (l *LateParent) setParent(key, parent string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if parent == "" {
@@ -63,7 +68,8 @@ func (l *lateParent) setParent(key, parent string) {
 	l.parents[key] = parent
 }
 
-func (l *lateParent) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+// Prepare implements snapshots.Snapshotter.
+func (l *LateParent) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	if parent == "" {
 		return l.Snapshotter.Prepare(ctx, key, "", opts...)
 	}
@@ -95,7 +101,8 @@ func joinMounts(upper, view []mount.Mount) []mount.Mount {
 	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: append(options, lower)}}
 }
 
-func (l *lateParent) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
+// Commit implements snapshots.Snapshotter.
+func (l *LateParent) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
 	parent := l.parent(key)
 	if err := l.Snapshotter.Commit(ctx, name, key, append(slices.Clone(opts), snapshots.WithParent(parent))...); err != nil || parent == "" {
 		return err
@@ -104,7 +111,8 @@ func (l *lateParent) Commit(ctx context.Context, name, key string, opts ...snaps
 	return l.Snapshotter.Remove(ctx, key+viewSuffix)
 }
 
-func (l *lateParent) Remove(ctx context.Context, key string) error {
+// Remove implements snapshots.Snapshotter.
+func (l *LateParent) Remove(ctx context.Context, key string) error {
 	if err := l.Snapshotter.Remove(ctx, key); err != nil || l.parent(key) == "" {
 		return err
 	}
@@ -112,7 +120,7 @@ func (l *lateParent) Remove(ctx context.Context, key string) error {
 	return l.Snapshotter.Remove(ctx, key+viewSuffix)
 }
 
-func (l *lateParent) pretend(info snapshots.Info) snapshots.Info {
+func (l *LateParent) pretend(info snapshots.Info) snapshots.Info {
 	if p := l.parent(info.Name); p != "" {
 		info.Parent = p
 		if strings.HasPrefix(info.Labels[snapshots.LabelSnapshotRef], "ref of ") {
@@ -122,17 +130,20 @@ func (l *lateParent) pretend(info snapshots.Info) snapshots.Info {
 	return info
 }
 
-func (l *lateParent) Stat(ctx context.Context, key string) (snapshots.Info, error) {
+// Stat implements snapshots.Snapshotter.
+func (l *LateParent) Stat(ctx context.Context, key string) (snapshots.Info, error) {
 	info, err := l.Snapshotter.Stat(ctx, key)
 	return l.pretend(info), err
 }
 
-func (l *lateParent) Update(ctx context.Context, info snapshots.Info, paths ...string) (snapshots.Info, error) {
+// Update implements snapshots.Snapshotter.
+func (l *LateParent) Update(ctx context.Context, info snapshots.Info, paths ...string) (snapshots.Info, error) {
 	info, err := l.Snapshotter.Update(ctx, info, paths...)
 	return l.pretend(info), err
 }
 
-func (l *lateParent) Walk(ctx context.Context, fn snapshots.WalkFunc, fs ...string) error {
+// Walk implements snapshots.Snapshotter.
+func (l *LateParent) Walk(ctx context.Context, fn snapshots.WalkFunc, fs ...string) error {
 	filter, err := filters.ParseAll(fs...)
 	if err != nil {
 		return err

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+// Version is the only value the key "version" may have. It rises when a key
+// changes its meaning, so that an old file is refused rather than misread.
+const Version = 1
+
+// DefaultPath is the file the daemon reads when it is not told another one.
+// This file alone may be missing: the daemon then runs on Default.
+const DefaultPath = "/etc/containerd-strata-grpc/config.toml"
+
+// Values of Snapshotter.IDMappedMounts.
+const (
+	// IDMappedMountsAuto uses idmapped mounts where the kernel and the file
+	// system of the root are found to support them.
+	IDMappedMountsAuto = "auto"
+	// IDMappedMountsOff never uses them.
+	IDMappedMountsOff = "off"
+)
+
+// Values of Snapshotter.Durability.
+const (
+	// DurabilityCommit syncs a layer and the metadata before Commit answers.
+	DurabilityCommit = "commit"
+	// DurabilityNone leaves writing back to the kernel: for roots that need
+	// not survive a power loss.
+	DurabilityNone = "none"
+)
+
+// Values of Config.LogFormat.
+const (
+	// LogFormatText is one human-readable line an entry.
+	LogFormatText = "text"
+	// LogFormatJSON is one JSON object an entry.
+	LogFormatJSON = "json"
+)
+
+// Config is everything the daemon can be told. The zero value is not valid:
+// start from Default.
+type Config struct {
+	// Version is the format of the file, always 1.
+	Version int `toml:"version" comment:"Format of this file."`
+	// Root is the absolute path of the directory that holds layers, snapshots
+	// and metadata.
+	Root string `toml:"root" comment:"Directory for layers, snapshots and metadata. One daemon owns it.\nIt has to be on a file system that can be an overlay upper directory."`
+	// Address is the absolute path of the socket the daemon serves, at most
+	// MaxSocketPath bytes.
+	Address string `toml:"address" comment:"Unix socket to serve: the address of the proxy plugin in containerd's config."`
+	// ContainerdAddress is the absolute path of containerd's own socket, at
+	// most MaxSocketPath bytes.
+	ContainerdAddress string `toml:"containerd_address" comment:"containerd's socket, for reading blobs from its content store.\nIt is not contacted before a blob is needed."`
+	// Group is the name or the number of the group whose members may use the
+	// socket besides root and the daemon's own user; empty means none.
+	Group string `toml:"group" comment:"Group (name or number) that may use the socket. Empty: root and the daemon's own user only."`
+	// LogLevel is one of trace, debug, info, warn, error, fatal and panic.
+	LogLevel string `toml:"log_level" comment:"Least severe level to log: trace, debug, info, warn, error, fatal or panic."`
+	// LogFormat is LogFormatText or LogFormatJSON.
+	LogFormat string `toml:"log_format" comment:"Format of the log: text or json."`
+	// Snapshotter holds the options of the snapshotter.
+	Snapshotter Snapshotter `toml:"snapshotter" comment:"Options of the snapshotter."`
+}
+
+// Snapshotter is the table [snapshotter]: how snapshots are kept and mounted.
+type Snapshotter struct {
+	// SyncRemove makes Remove wait until a removed snapshot's files are gone.
+	SyncRemove bool `toml:"sync_remove" comment:"Delete the files of a snapshot before its removal is answered.\nOtherwise they are deleted in the background."`
+	// UpperdirLabel adds the upper directory's path to a snapshot's labels.
+	UpperdirLabel bool `toml:"upperdir_label" comment:"Show the upper directory of a snapshot as a label."`
+	// SlowChown allows a recursive chown where idmapped mounts can't be used.
+	SlowChown bool `toml:"slow_chown" comment:"Allow a recursive chown for containers with a user namespace where\nidmapped mounts can't be used. Slow, and it takes space."`
+	// IDMappedMounts is IDMappedMountsAuto or IDMappedMountsOff.
+	IDMappedMounts string `toml:"idmapped_mounts" comment:"Idmapped mounts: auto (where the kernel can) or off."`
+	// MountOptions are added to every overlay mount, one option an element.
+	MountOptions []string `toml:"mount_options" comment:"Further options of every overlay mount, one an element, such as \"volatile\"."`
+	// Durability is DurabilityCommit or DurabilityNone.
+	Durability string `toml:"durability" comment:"What survives a power loss: commit (every answered call) or none (faster)."`
+}
+
+// Default returns the configuration of a daemon without a file.
+func Default() Config {
+	return Config{
+		Version:           Version,
+		Root:              "/var/lib/containerd-strata-grpc",
+		Address:           "/run/containerd-strata-grpc/containerd-strata-grpc.sock",
+		ContainerdAddress: "/run/containerd/containerd.sock",
+		LogLevel:          "info",
+		LogFormat:         LogFormatText,
+		Snapshotter: Snapshotter{
+			IDMappedMounts: IDMappedMountsAuto,
+			MountOptions:   []string{},
+			Durability:     DurabilityCommit,
+		},
+	}
+}

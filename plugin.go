@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package strata compiles the Strata snapshotter into containerd: a blank
+// import in a custom containerd's main package registers the plugin
+// io.containerd.snapshotter.v1.strata.
+//
+//	import _ "github.com/strata-snapshotter/strata"
+package strata
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+
+	"github.com/strata-snapshotter/strata/config"
+	"github.com/strata-snapshotter/strata/service"
+)
+
+// PluginID is the snapshotter's name in containerd: the one for --snapshotter
+// and for the CRI plugin's configuration.
+const PluginID = "strata"
+
+// Config is the table [plugins.'io.containerd.snapshotter.v1.strata'] of
+// containerd's configuration. Keys that the overlayfs plugin has too mean the
+// same here.
+type Config struct {
+	// RootPath is the absolute path of the root directory; empty means the
+	// plugin's directory under containerd's own root.
+	RootPath string `toml:"root_path"`
+	// UpperdirLabel adds the upper directory's path to a snapshot's labels.
+	UpperdirLabel bool `toml:"upperdir_label"`
+	// SyncRemove makes Remove wait until a removed snapshot's files are gone.
+	SyncRemove bool `toml:"sync_remove"`
+	// SlowChown allows a recursive chown where idmapped mounts can't be used.
+	SlowChown bool `toml:"slow_chown"`
+	// MountOptions are added to every overlay mount, one option an element.
+	MountOptions []string `toml:"mount_options"`
+	// Durability is "commit" or "none", see config.Snapshotter.
+	Durability string `toml:"durability"`
+	// IDMappedMounts is "auto" or "off", see config.Snapshotter.
+	IDMappedMounts string `toml:"idmapped_mounts"`
+}
+
+// once guards the registration: the registry panics when an ID comes twice,
+// and importing this package has already registered it.
+var once sync.Once
+
+func init() { Register() }
+
+// Register adds the snapshotter to containerd's plugin registry. Importing
+// the package does so already; calling it again is safe and changes nothing.
+func Register() {
+	once.Do(func() {
+		registry.Register(&plugin.Registration{
+			Type:   plugins.SnapshotPlugin,
+			ID:     PluginID,
+			Config: defaultConfig(),
+			InitFn: initialize,
+		})
+	})
+}
+
+func defaultConfig() *Config {
+	options := config.Default().Snapshotter
+	return &Config{
+		UpperdirLabel:  options.UpperdirLabel,
+		SyncRemove:     options.SyncRemove,
+		SlowChown:      options.SlowChown,
+		MountOptions:   options.MountOptions,
+		Durability:     options.Durability,
+		IDMappedMounts: options.IDMappedMounts,
+	}
+}
+
+// initialize opens the snapshotter for containerd, which closes it when it
+// ends.
+func initialize(ic *plugin.InitContext) (any, error) {
+	cfg, ok := ic.Config.(*Config)
+	if !ok {
+		return nil, fmt.Errorf("configuration of snapshotter %s has type %T: %w", PluginID, ic.Config, errdefs.ErrInvalidArgument)
+	}
+	root := ic.Properties[plugins.PropertyRootDir]
+	if cfg.RootPath != "" {
+		root = cfg.RootPath
+	}
+	sn, err := service.OpenSnapshotter(ic.Context, root, cfg.options())
+	if err != nil {
+		return nil, fmt.Errorf("snapshotter %s: %w", PluginID, err)
+	}
+	ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
+	ic.Meta.Capabilities = append(ic.Meta.Capabilities, sn.Capabilities()...)
+	ic.Meta.Exports[plugins.SnapshotterRootDir] = root
+	return sn, nil
+}
+
+func (c *Config) options() config.Snapshotter {
+	return config.Snapshotter{
+		SyncRemove:     c.SyncRemove,
+		UpperdirLabel:  c.UpperdirLabel,
+		SlowChown:      c.SlowChown,
+		IDMappedMounts: c.IDMappedMounts,
+		MountOptions:   c.MountOptions,
+		Durability:     c.Durability,
+	}
+}
