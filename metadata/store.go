@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 var (
@@ -108,7 +109,7 @@ func (s *Store) create() error {
 // it ends.
 func (s *Store) View(fn func(*Tx) error) error {
 	err := s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx}) })
-	if errors.Is(err, bolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 		return closedError(s.path)
 	}
 	return err

@@ -161,7 +161,7 @@ func TestWalkManyWhileTheyChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[uint64]bool{}
-	err = s.Walk(context.Background(), func(ctx context.Context, sn Snapshot) error {
+	err = s.Walk(context.Background(), func(_ context.Context, sn Snapshot) error {
 		if seen[sn.Number] {
 			t.Errorf("%s twice", sn.Name)
 		}

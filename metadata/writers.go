@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // maxGroup bounds how many calls share a transaction, so that one that fails
@@ -134,7 +135,7 @@ func (ws *writers) commit(path string, group []*write) {
 // the others then run again without it.
 func (ws *writers) try(path string, group []*write) (rest []*write, again bool) {
 	tx, err := ws.db.Begin(true)
-	if errors.Is(err, bolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 		err = closedError(path)
 	}
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 type Durability string
 
 const (
-	// DurabilityCommit: a committed layer is complete after a power cut.
+	// DurabilityCommit means that a committed layer is complete after a power cut.
 	DurabilityCommit Durability = "commit"
-	// DurabilityNone: a committed layer survives the end of the process, and may
+	// DurabilityNone means that a committed layer survives the end of the process, and may
 	// be incomplete after a power cut. For roots that don't outlive a boot.
 	DurabilityNone Durability = "none"
 )
@@ -25,10 +25,10 @@ const (
 type IDMapping string
 
 const (
-	// IDMappingAuto: idmapped mounts, where the kernel and the root's file
+	// IDMappingAuto takes idmapped mounts, where the kernel and the root's file
 	// system can do them.
 	IDMappingAuto IDMapping = "auto"
-	// IDMappingOff: never idmapped mounts.
+	// IDMappingOff never takes idmapped mounts.
 	IDMappingOff IDMapping = "off"
 )
 
@@ -46,12 +46,12 @@ type Config struct {
 	// mapping, where idmapped mounts can't be used. Without it such a snapshot is
 	// refused there.
 	SlowChown bool
-	// IDMapping: empty means IDMappingAuto.
+	// IDMapping is IDMappingAuto if it is empty.
 	IDMapping IDMapping
 	// MountOptions are further options of overlay mounts, one an element. They
 	// are not used on bind mounts.
 	MountOptions []string
-	// Durability: empty means DurabilityCommit.
+	// Durability is DurabilityCommit if it is empty.
 	Durability Durability
 	// AliasDir is where a link to Root is made if the path of Root contains ':',
 	// ',' or '\', which have a meaning in mount options. Empty: a directory of

@@ -73,7 +73,7 @@ func (l *LateParent) Prepare(ctx context.Context, key, parent string, opts ...sn
 	if parent == "" {
 		return l.Snapshotter.Prepare(ctx, key, "", opts...)
 	}
-	view, err := l.Snapshotter.View(ctx, key+viewSuffix, parent)
+	view, err := l.View(ctx, key+viewSuffix, parent)
 	if err != nil {
 		return nil, err
 	}

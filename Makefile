@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN      := bin
+DAEMON   := $(BIN)/containerd-strata-grpc
+TOOLS    := $(CURDIR)/.cache/bin
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 10s
+# Unit tests are all packages but the end-to-end tests; narrow with PKG=./metadata/...
+PKG      ?= $(shell go list ./... | grep -v '/integration')
+# RUN=REGEXP narrows both kinds of tests.
+RUN      ?= .
+# Stamping the revision fails where git refuses: a checkout of someone else's, or no commit yet.
+STAMP    := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo auto || echo false)
+export GOFLAGS ?= -buildvcs=false
+# The administrators' commands (mkfs, iptables) that tests call, also for a plain user's PATH.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+# step NAME,COMMAND: says what runs, and on failure which step it was.
+define step
+@echo "==> $(1)"; { $(2); } || { status=$$?; echo "==> FAILED: $(1)" >&2; exit $$status; }
+endef
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## bin/containerd-strata-grpc
+	$(call step,build,CGO_ENABLED=0 go build -trimpath -buildvcs=$(STAMP) -ldflags "$(LDFLAGS)" -o $(DAEMON) ./cmd/containerd-strata-grpc)
+
+.PHONY: demo
+demo: ## run a container on Strata in a temporary directory, as root
+	$(call step,demo,hack/demo.sh)
+
+.PHONY: test
+test: test-deps unit integration ## everything, as root: unit tests with the race detector, then end to end
+
+.PHONY: test-deps
+test-deps: ## install what the tests need
+	$(call step,test-deps,hack/deps.sh test)
+
+.PHONY: unit
+unit: ## unit tests with the race detector
+	$(call step,unit,go test -race -timeout 10m -run '$(RUN)' $(PKG))
+
+.PHONY: integration
+integration: ## real containerd, runc and CRI on Strata, as root
+	$(call step,integration,go test -race -timeout 10m -count 1 -run '$(RUN)' ./integration/...)
+
+.PHONY: lint
+lint: lint-deps ## golangci-lint and staticcheck over the Go code
+	$(call step,lint,$(TOOLS)/golangci-lint config verify && $(TOOLS)/golangci-lint run --timeout 10m ./... && $(TOOLS)/staticcheck ./...)
+
+.PHONY: lint-deps
+lint-deps: ## install the linters
+	$(call step,lint-deps,hack/deps.sh lint)
+
+.PHONY: fmt
+fmt: lint-deps ## format the Go code
+	$(call step,fmt,$(TOOLS)/golangci-lint fmt ./...)
+
+.PHONY: generate
+generate: build ## rewrite the checked-in generated files
+	$(call step,generate,$(DAEMON) config default > config/config.toml)
+
+.PHONY: check-generated
+check-generated: build ## are the checked-in generated files current?
+	$(call step,check-generated,diff -u config/config.toml <($(DAEMON) config default) || { echo "config/config.toml is not what the daemon prints: run make generate"; false; })
+
+.PHONY: fuzz
+fuzz: ## every fuzzer for FUZZTIME (10s)
+	$(call step,fuzz,hack/fuzz.sh $(FUZZTIME))
+
+.PHONY: clean
+clean: ## remove what was built; downloaded tools stay in .cache
+	rm -rf $(BIN)
