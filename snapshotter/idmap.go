@@ -37,7 +37,7 @@ func (s *Snapshotter) checkMapping(info snapshots.Info) error {
 // there is nothing below, is mapped as a whole: its directory keeps the ids of
 // the image, or they would be mapped twice.
 func (s *Snapshotter) makeMapped(ctx context.Context, info snapshots.Info, n uint64, base base, attrs layerstore.RootAttrs, ids overlayutil.IDMap) error {
-	bind := len(s.lowers(base.chain)) == 0 && !isExtraction(info)
+	bind := len(s.lowers(base.chain)) == 0
 	if s.idmap && bind {
 		return s.store.MakeSnapshot(n, attrs)
 	}

@@ -3,9 +3,11 @@
 package snapshotter
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -163,6 +165,24 @@ func TestMappingThatIsNotPossible(t *testing.T) {
 			t.Errorf("left behind: %v", after)
 		}
 	})
+}
+
+// An image can bring annotations that become labels of the snapshots it is
+// unpacked into.
+func TestMappingOfAnExtractionIsIgnored(t *testing.T) {
+	s := open(t, Config{})
+	for i, value := range []string{"0:100000:65536", "0:1000:65536,lowerdir=/etc", "nonsense"} {
+		key := fmt.Sprintf("default/%d/extract-1 sha256:x", i)
+		m := prepare(t, s, key, "", labels(uidLabel, value, gidLabel, value))
+		for _, o := range m[0].Options {
+			if strings.Contains(o, "map=") || strings.Contains(o, "/etc") {
+				t.Errorf("%s: options %v", value, m[0].Options)
+			}
+		}
+		if got := owners(t, upper(t, s, key)); got != [2]uint32{} {
+			t.Errorf("%s: the upper directory belongs to %v", value, got)
+		}
+	}
 }
 
 func TestCapabilities(t *testing.T) {

@@ -111,8 +111,13 @@ func isExtraction(info snapshots.Info) bool {
 	return info.Labels[snapshots.LabelSnapshotRef] != "" || extractionKey.MatchString(info.Name)
 }
 
-// idMapOf reads the id mapping that a snapshot's labels ask for.
+// idMapOf reads the id mapping that a snapshot's labels ask for. On extractions
+// such labels can come from annotations of the image: whoever made it has no say
+// in this, and a layer is unpacked with the ids it has.
 func idMapOf(info snapshots.Info) (ids overlayutil.IDMap, mapped bool, err error) {
+	if isExtraction(info) {
+		return ids, false, nil
+	}
 	uids, hasUIDs := info.Labels[snapshots.LabelSnapshotUIDMapping]
 	gids, hasGIDs := info.Labels[snapshots.LabelSnapshotGIDMapping]
 	if !hasUIDs && !hasGIDs {
