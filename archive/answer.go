@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Below is where Answer finds its answers, and leaves them.
+type Below struct {
+	// Merged is the root of a view of the layers below.
+	Merged *os.File
+	// Layer is the layer that asks.
+	Layer *os.File
+	// Patch is an empty directory: a layer of directories only, which goes on top
+	// of the one that asks.
+	Patch *os.File
+}
+
+// Answer asks the layers below for what a layer that was extracted alone needs,
+// and writes what it learns of directories into the patch. made says whether that
+// was anything.
+//
+// mounted is the reason why only ApplyOnto will do: a link is where the layer has
+// a directory, so that its files belong elsewhere. ErrInvalidArgument: a file is.
+func Answer(ctx context.Context, needs Needs, below Below, opts Options) (mounted string, made bool, err error) {
+	if needs.Mounted != "" {
+		return needs.Mounted, false, nil
+	}
+	opts = opts.withDefaults()
+	q := &asking{Below: below, opts: opts, meta: newMetadata(opts, warnOnce(opts.Warn)), gone: map[string]bool{}, made: map[string]bool{}}
+	err = onThread(func() error { return q.all(ctx, needs) })
+	var m *needsMounted
+	if errors.As(err, &m) {
+		return m.reason, false, nil
+	}
+	return "", len(q.made) > 0, classify(err)
+}
+
+type asking struct {
+	Below
+	opts Options
+	meta *metadata
+	gone map[string]bool // not below: so nothing in it is
+	made map[string]bool // directories of the patch
+}
+
+func (q *asking) all(ctx context.Context, needs Needs) error {
+	for _, path := range needs.Checks {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := q.look(path); err != nil {
+			return err
+		}
+	}
+	var found []string
+	for _, path := range needs.Dirs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		there, err := q.look(path)
+		if err != nil {
+			return err
+		}
+		if there {
+			found = append(found, path)
+		}
+	}
+	return q.write(found)
+}
+
+// write makes the patch: the directories found, and those they are in, which are
+// directories of the layer and look like them.
+func (q *asking) write(found []string) error {
+	from := map[string]*os.File{}
+	for _, path := range found {
+		if err := q.make(path); err != nil {
+			return err
+		}
+		from[path] = q.Merged
+	}
+	// Children change the times of their directories: the deepest come first.
+	paths := slices.Sorted(maps.Keys(q.made))
+	for _, path := range slices.Backward(paths) {
+		source := from[path]
+		if source == nil {
+			source = q.Layer
+		}
+		if err := q.copyMeta(source, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// look says whether path is a directory below.
+func (q *asking) look(path string) (bool, error) {
+	dir, base := splitLast(path)
+	if q.gone[dir] {
+		q.gone[path] = true
+		return false, nil
+	}
+	fd, err := openBeneath(int(q.Merged.Fd()), "./"+dir)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		q.gone[path] = true
+		return false, nil
+	case errors.Is(err, unix.ELOOP):
+		return false, mounted("a part of %s is a link in the layers below", quote(path))
+	case err != nil:
+		return false, fmt.Errorf("look for directory %s below: %w", quote(dir), err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // a descriptor that was not written to
+	var st unix.Stat_t
+	err = unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		q.gone[path] = true
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return true, nil
+	case unix.S_IFLNK:
+		return false, mounted("%s is a link in the layers below", quote(path))
+	}
+	return false, bad("%s is no directory in the layers below, but entries of the layer are in it", quote(path))
+}
+
+// make makes path, and what it is in, in the patch.
+func (q *asking) make(path string) error {
+	for i := 0; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
+			continue
+		}
+		p := path[:i]
+		if q.made[p] {
+			continue
+		}
+		dir, base := splitLast(p)
+		fd, err := openBeneath(int(q.Patch.Fd()), "./"+dir)
+		if err != nil {
+			return err
+		}
+		err = unix.Mkdirat(fd, base, 0o755)
+		if err := errors.Join(err, unix.Close(fd)); err != nil {
+			return fmt.Errorf("patch directory %s: %w", quote(p), err)
+		}
+		q.made[p] = true
+	}
+	return nil
+}
+
+// copyMeta gives a directory of the patch what the one in source has.
+func (q *asking) copyMeta(source *os.File, path string) (err error) {
+	from, err := openBeneath(int(source.Fd()), path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unix.Close(from)) }()
+	to, err := openBeneath(int(q.Patch.Fd()), path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unix.Close(to)) }()
+	e, err := q.entryOf(from, path)
+	if err != nil {
+		return err
+	}
+	return q.meta.file(to, e, 0o755)
+}
+
+// entryOf describes a directory as an entry would.
+func (q *asking) entryOf(fd int, path string) (*entry, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	e := &entry{
+		typ: typeDir, name: path, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid,
+		mtime: stamp{st.Mtim.Sec, st.Mtim.Nsec},
+	}
+	names, err := listXattrs(fd)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if !q.meta.allowed(name) || strings.HasPrefix(name, "security.selinux") {
+			continue
+		}
+		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+		n, err := unix.Fgetxattr(fd, name, value)
+		if err != nil {
+			return nil, fmt.Errorf("read attribute %s of %s: %w", quote(name), quote(path), err)
+		}
+		e.xattrs = append(e.xattrs, xattr{name, value[:n]})
+	}
+	return e, nil
+}

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/strata-snapshotter/strata/overlayutil"
+	"golang.org/x/sys/unix"
+)
+
+// ApplyOnto extracts a layer onto a directory that shows the layers below: an
+// overlay mount with an upperdir, or any plain directory. It is exact for every
+// layer, and slower than Apply, as it has to look at what is there. Links in the
+// way are followed, but never out of dir.
+//
+// Result.Bytes and Inodes are -1: on an overlay only the kernel knows what was
+// copied up. Errors are those of Apply.
+func ApplyOnto(ctx context.Context, src Source, dir *os.File, opts Options) (Result, error) {
+	opts = opts.withDefaults()
+	return extract(ctx, src, opts, func(x *extraction) error {
+		o := &onto{extraction: x, root: dir, made: map[string]bool{}, times: map[string]stamp{}, dirs: map[string]*entry{}}
+		err := o.each(o.entry)
+		if err == nil {
+			err = o.finish()
+		}
+		x.result.Bytes, x.result.Inodes = -1, -1
+		return errors.Join(err, x.writers.close())
+	})
+}
+
+// onto extracts onto a merged view, as the image specification describes it.
+type onto struct {
+	*extraction
+	root *os.File
+	// made are the paths that this layer has: an opaque marker spares them.
+	made map[string]bool
+	// times are those of directories that others than this layer made, before
+	// it changed something in them.
+	times map[string]stamp
+	// dirs are the entries of directories, whose metadata comes last.
+	dirs map[string]*entry
+}
+
+func (o *onto) entry(e *entry) error {
+	l, err := o.locate(e.name)
+	if err != nil {
+		return err
+	}
+	if l.path == "" {
+		if e.typ != typeDir {
+			return bad("entry %s would replace the root by something else", quote(e.name))
+		}
+		return nil
+	}
+	if l.kind == overlayutil.Reserved {
+		return o.skipContent(e)
+	}
+	at, err := o.resolve(l.dir)
+	if err != nil {
+		return err
+	}
+	dir, err := o.openDir(at)
+	if err != nil {
+		return err
+	}
+	l.path, l.dir = join(at, l.base), at
+	err = o.place(l, e, dir)
+	return errors.Join(err, unix.Close(dir))
+}
+
+// place does what the entry says in the directory dir. l is free of links.
+func (o *onto) place(l place, e *entry, dir int) error {
+	switch l.kind {
+	case overlayutil.Whiteout:
+		return errors.Join(o.remove(dir, join(l.dir, l.target), l.target), o.skipContent(e))
+	case overlayutil.Opaque:
+		return errors.Join(o.clearBelow(dir, l.dir), o.skipContent(e))
+	}
+	if e.typ == typeDir {
+		return o.directory(l, e, dir)
+	}
+	if e.typ == typeLink {
+		return o.hardLink(l, e, dir)
+	}
+	if e.isWhiteoutDevice() {
+		return bad("entry %s is a character device 0:0, which would delete a file", quote(e.name))
+	}
+	if o.skipsDevice(e) {
+		return nil
+	}
+	if err := o.remove(dir, l.path, l.base); err != nil {
+		return err
+	}
+	o.made[l.path] = true
+	if e.typ == typeRegular {
+		return o.file(l, e, dir)
+	}
+	if err := o.makeNode(dir, l.base, e); err != nil {
+		return fmt.Errorf("entry %s: %w", quote(l.path), err)
+	}
+	if err := o.meta.node(dir, l.base, e); err != nil {
+		return fmt.Errorf("entry %s: %w", quote(l.path), err)
+	}
+	return nil
+}
+
+func (o *onto) file(l place, e *entry, dir int) error {
+	// What a default ACL or setgid of the directory hands down is put right with
+	// the metadata, so the mode the file is made with is not relied on.
+	fd, err := unix.Openat(dir, l.base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("file %s: %w", quote(l.path), err)
+	}
+	if err := o.plain(fd); err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	return o.fill(fd, e, unknownMode)
+}
+
+// unknownMode is no mode, so that the metadata always sets one.
+const unknownMode = 1 << 31
+
+// plain takes from a new file what its directory handed down.
+func (o *onto) plain(fd int) error {
+	if o.opts.OverrideStat {
+		return nil
+	}
+	for _, acl := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+		err := unix.Fremovexattr(fd, acl)
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
+			return err
+		}
+	}
+	return unix.Fchown(fd, int(o.meta.uid), int(o.meta.gid))
+}
+
+func (o *onto) directory(l place, e *entry, dir int) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(dir, l.base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		o.made[l.path] = true
+		o.dirs[l.path] = e
+		return nil
+	}
+	if err == nil {
+		err = o.remove(dir, l.path, l.base)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	if err := o.makeDir(dir, l.path, l.base); err != nil {
+		return err
+	}
+	o.dirs[l.path] = e
+	return nil
+}
+
+// makeDir makes a directory that belongs to nobody's entry yet: 0755, root's.
+func (o *onto) makeDir(dir int, path, base string) error {
+	if err := unix.Mkdirat(dir, base, 0o755); err != nil {
+		return fmt.Errorf("make directory %s: %w", quote(path), err)
+	}
+	o.made[path] = true
+	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	err = o.plain(fd)
+	if err == nil {
+		err = unix.Fchmod(fd, 0o755)
+	}
+	return errors.Join(err, unix.Close(fd))
+}
+
+// remove removes path, and forgets what this layer had there.
+func (o *onto) remove(dir int, path, base string) error {
+	if err := removeAll(dir, base); err != nil {
+		return fmt.Errorf("remove %s: %w", quote(path), err)
+	}
+	prefix := path + "/"
+	forget(o.made, path, prefix)
+	forget(o.times, path, prefix)
+	forget(o.dirs, path, prefix)
+	return nil
+}
+
+func forget[V any](m map[string]V, path, prefix string) {
+	delete(m, path)
+	for p := range m {
+		if len(p) > len(prefix) && p[:len(prefix)] == prefix {
+			delete(m, p)
+		}
+	}
+}
+
+// clearBelow is an opaque marker: everything in the directory goes that this
+// layer did not make.
+func (o *onto) clearBelow(dir int, path string) error {
+	names, err := namesIn(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		p := join(path, name)
+		if !o.made[p] {
+			if err := o.remove(dir, p, name); err != nil {
+				return err
+			}
+			continue
+		}
+		sub, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(o.clearBelow(sub, p), unix.Close(sub)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *onto) hardLink(l place, e *entry, dir int) error {
+	target, err := o.locate(e.link)
+	if err != nil {
+		return err
+	}
+	if target.path == "" {
+		return bad("entry %s is a hard link to the root", quote(e.name))
+	}
+	at, err := o.lookup(target.dir)
+	if err != nil {
+		return bad("entry %s is a hard link to %s, which is not there", quote(e.name), quote(target.path))
+	}
+	path := join(at, target.base)
+	if path == l.path || hasPrefixDir(path, l.path) {
+		return bad("entry %s is a hard link to what it replaces", quote(e.name))
+	}
+	from, err := o.openDir(at)
+	if err != nil {
+		return err
+	}
+	err = o.link(l, e, dir, from, target.base)
+	return errors.Join(err, unix.Close(from))
+}
+
+func (o *onto) link(l place, e *entry, dir, from int, base string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(from, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) || (err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR) {
+		return bad("entry %s is a hard link to %s, which is no file", quote(e.name), quote(e.link))
+	}
+	if err != nil {
+		return err
+	}
+	if err := o.remove(dir, l.path, l.base); err != nil {
+		return err
+	}
+	o.made[l.path] = true
+	// An overlay copies the target up for the link: what is still being
+	// written to it must be there first.
+	if err := o.writers.settle(); err != nil {
+		return err
+	}
+	if err := unix.Linkat(from, base, dir, l.base, 0); err != nil {
+		return fmt.Errorf("hard link %s: %w", quote(l.path), err)
+	}
+	if err := o.meta.node(dir, l.base, e); err != nil {
+		return fmt.Errorf("hard link %s: %w", quote(l.path), err)
+	}
+	return nil
+}
+
+// finish sets what entries say of directories, and gives those that nobody named
+// their times back.
+func (o *onto) finish() error {
+	for path, e := range o.dirs {
+		fd, err := o.openDir(path)
+		if err != nil {
+			return err
+		}
+		err = o.directoryMeta(fd, e)
+		if err := errors.Join(err, unix.Close(fd)); err != nil {
+			return fmt.Errorf("directory %s: %w", quote(path), err)
+		}
+		delete(o.times, path)
+	}
+	for path, t := range o.times {
+		fd, err := o.openDir(path)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(setTimes(fd, t), unix.Close(fd)); err != nil {
+			return fmt.Errorf("directory %s: %w", quote(path), err)
+		}
+	}
+	return nil
+}
+
+// directoryMeta: an entry's attributes take the place of those that were there.
+func (o *onto) directoryMeta(fd int, e *entry) error {
+	if err := o.dropXattrs(fd); err != nil {
+		return err
+	}
+	return o.meta.file(fd, e, unknownMode)
+}
+
+func (o *onto) dropXattrs(fd int) error {
+	names, err := listXattrs(fd)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !o.meta.allowed(name) || !isLayerXattr(name) {
+			continue
+		}
+		if err := unix.Fremovexattr(fd, name); err != nil && !errors.Is(err, unix.ENODATA) {
+			return fmt.Errorf("remove attribute %s: %w", quote(name), err)
+		}
+	}
+	return nil
+}

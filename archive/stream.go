@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package archive
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"hash"
+	"io"
+	"sync"
+	"sync/atomic"
+)
+
+// pieces is how many pieces of a stream are on their way at a time: between the
+// source, the hash, the parser and the writers. With pieceSize it bounds what
+// one Apply keeps in memory of the stream.
+const pieces = 16
+
+// piece is a part of the stream. It goes back to the free ones when the last who
+// holds it releases it.
+type piece struct {
+	buf  []byte
+	n    int
+	refs atomic.Int32
+	free chan<- *piece
+}
+
+func (p *piece) hold() { p.refs.Add(1) }
+
+func (p *piece) release() {
+	if p.refs.Add(-1) == 0 {
+		p.free <- p
+	}
+}
+
+// pieceBuffers keeps the buffers of finished streams for the next ones.
+var pieceBuffers = sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }}
+
+// stream reads a Source ahead, hashes all of it, and lets one reader parse it.
+type stream struct {
+	ctx  context.Context
+	free chan *piece
+	in   chan *piece // to the parser; closed at the end
+	err  error       // why it ended, io.EOF for the end; set before in is closed
+
+	cur   *piece
+	off   int                    // what of cur was read
+	read  int64                  // bytes read
+	check func(read int64) error // may refuse to read on
+
+	hashed chan struct{} // closed when hash and size are final
+	hash   hash.Hash
+	size   int64
+}
+
+func newStream(ctx context.Context, src Source) *stream {
+	s := &stream{
+		ctx:    ctx,
+		free:   make(chan *piece, pieces),
+		in:     make(chan *piece, pieces),
+		hashed: make(chan struct{}),
+		hash:   sha256.New(),
+	}
+	for range pieces {
+		buf := pieceBuffers.Get().(*[]byte) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+		s.free <- &piece{buf: *buf, free: s.free}
+	}
+	toHash := make(chan *piece, pieces)
+	go s.hashAll(toHash)
+	go s.pump(src, toHash)
+	return s
+}
+
+// pump copies the source into pieces. The copy costs little beside the rest, and
+// makes the source independent of how long its bytes are needed.
+func (s *stream) pump(src Source, toHash chan<- *piece) {
+	defer close(s.in)
+	defer close(toHash)
+	for {
+		b, err := src.Next()
+		for len(b) > 0 && s.ctx.Err() == nil {
+			p := s.take()
+			if p == nil {
+				break
+			}
+			p.n = copy(p.buf, b)
+			b = b[p.n:]
+			p.refs.Store(2)
+			toHash <- p
+			s.in <- p
+		}
+		if err == nil {
+			err = s.ctx.Err()
+		}
+		if err != nil {
+			s.err = err
+			return
+		}
+	}
+}
+
+func (s *stream) take() *piece {
+	select {
+	case p := <-s.free:
+		return p
+	case <-s.ctx.Done():
+		return nil
+	}
+}
+
+func (s *stream) hashAll(in <-chan *piece) {
+	defer close(s.hashed)
+	for p := range in {
+		_, _ = s.hash.Write(p.buf[:p.n]) // never fails, see hash.Hash
+		s.size += int64(p.n)
+		p.release()
+	}
+}
+
+// drain reads to the end, so that all is hashed. It returns why the stream
+// ended if that is not its end.
+func (s *stream) drain() error {
+	for {
+		if _, _, err := s.some(1 << 62); err != nil {
+			<-s.hashed
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// close gives the buffers back. The pump has ended, or ends with the context,
+// which the caller cancels before; writers hold nothing any more.
+func (s *stream) close() {
+	if s.cur != nil {
+		s.cur.release()
+		s.cur = nil
+	}
+	for p := range s.in {
+		p.release()
+	}
+	<-s.hashed
+	for range pieces {
+		p := <-s.free
+		pieceBuffers.Put(&p.buf)
+	}
+}
+
+// some returns up to limit bytes of the stream that lie in one piece, and the
+// piece, which the caller may hold. They are valid until the next call unless it
+// does.
+func (s *stream) some(limit int64) ([]byte, *piece, error) {
+	for s.cur == nil || s.off == s.cur.n {
+		if s.cur != nil {
+			s.cur.release()
+			s.cur = nil
+		}
+		p, ok := <-s.in
+		if !ok {
+			return nil, nil, s.err
+		}
+		s.cur, s.off = p, 0
+		if s.check != nil {
+			if err := s.check(s.read); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	b := s.cur.buf[s.off:s.cur.n]
+	if int64(len(b)) > limit {
+		b = b[:limit]
+	}
+	s.off += len(b)
+	s.read += int64(len(b))
+	return b, s.cur, nil
+}
+
+// full fills b. io.EOF if there is nothing at all, io.ErrUnexpectedEOF if there
+// is less.
+func (s *stream) full(b []byte) error {
+	for filled := 0; filled < len(b); {
+		part, _, err := s.some(int64(len(b) - filled))
+		if errors.Is(err, io.EOF) && filled > 0 {
+			return io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		filled += copy(b[filled:], part)
+	}
+	return nil
+}
+
+func (s *stream) skip(n int64) error {
+	for n > 0 {
+		b, _, err := s.some(n)
+		if errors.Is(err, io.EOF) {
+			return io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		n -= int64(len(b))
+	}
+	return nil
+}

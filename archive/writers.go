@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package archive
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxOpenFiles bounds the files whose content is on its way.
+const maxOpenFiles = 64
+
+// outFile is a file that was created and is being filled.
+type outFile struct {
+	fd      int
+	entry   *entry
+	created uint32 // the mode it was made with
+	meta    *metadata
+	writer  *writer
+	failed  bool
+	pending *writers
+}
+
+// chunk is content for a file, and its end.
+type chunk struct {
+	file   *outFile
+	data   []byte
+	offset int64
+	from   *piece // held until it is written
+	last   bool
+	abort  bool // with last: there is no more, and it is not complete
+}
+
+// writers fill files at the same time as the stream is read and names are made.
+// One file stays with one writer, which keeps its parts in order.
+type writers struct {
+	list []*writer
+	next int
+	open chan struct{} // a token for each file
+	wg   sync.WaitGroup
+
+	mu   sync.Mutex
+	idle *sync.Cond
+	busy int // files not finished
+	err  error
+}
+
+type writer struct {
+	in chan chunk
+}
+
+// writerCount: creating names is the work of another goroutine and inflating of
+// a third, so two keep two cores busy.
+func writerCount() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
+
+func newWriters() *writers {
+	ws := &writers{open: make(chan struct{}, maxOpenFiles)}
+	ws.idle = sync.NewCond(&ws.mu)
+	for range writerCount() {
+		w := &writer{in: make(chan chunk, 2*pieces)}
+		ws.list = append(ws.list, w)
+		ws.wg.Go(func() {
+			for c := range w.in {
+				c.write()
+			}
+		})
+	}
+	return ws
+}
+
+// start takes a file in. Its metadata is set once all is written.
+func (ws *writers) start(fd int, e *entry, created uint32, meta *metadata) *outFile {
+	ws.open <- struct{}{}
+	ws.mu.Lock()
+	ws.busy++
+	ws.mu.Unlock()
+	ws.next = (ws.next + 1) % len(ws.list)
+	return &outFile{fd: fd, entry: e, created: created, meta: meta, writer: ws.list[ws.next], pending: ws}
+}
+
+// put queues content. The piece it is part of is released once it is written.
+func (f *outFile) put(data []byte, offset int64, from *piece, last bool) {
+	if from != nil {
+		from.hold()
+	}
+	f.writer.in <- chunk{file: f, data: data, offset: offset, from: from, last: last}
+}
+
+// abort ends a file whose content did not come to its end.
+func (f *outFile) abort() {
+	f.writer.in <- chunk{file: f, last: true, abort: true}
+}
+
+func (c chunk) write() {
+	f := c.file
+	var err error
+	if !f.failed && len(c.data) > 0 {
+		err = writeAt(f.fd, c.data, c.offset)
+	}
+	if c.from != nil {
+		c.from.release()
+	}
+	if err == nil && c.last && !c.abort && !f.failed {
+		err = f.complete(c.offset + int64(len(c.data)))
+	}
+	if err != nil {
+		f.failed = true
+		f.pending.fail(fmt.Errorf("file %s: %w", quote(f.entry.name), err))
+	}
+	if c.last {
+		if err := unix.Close(f.fd); err != nil {
+			f.pending.fail(fmt.Errorf("close file %s: %w", quote(f.entry.name), err))
+		}
+		f.pending.done()
+	}
+}
+
+// complete gives a file that ends in a hole its size, and its metadata.
+func (f *outFile) complete(end int64) error {
+	if end < f.entry.size {
+		if err := unix.Ftruncate(f.fd, f.entry.size); err != nil {
+			return err
+		}
+	}
+	return f.meta.file(f.fd, f.entry, f.created)
+}
+
+func writeAt(fd int, b []byte, offset int64) error {
+	for len(b) > 0 {
+		n, err := unix.Pwrite(fd, b, offset)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b, offset = b[n:], offset+int64(n)
+	}
+	return nil
+}
+
+func (ws *writers) fail(err error) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.err == nil {
+		ws.err = err
+	}
+}
+
+func (ws *writers) done() {
+	<-ws.open
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.busy--; ws.busy == 0 {
+		ws.idle.Broadcast()
+	}
+}
+
+// failed returns the first error of a writer so far.
+func (ws *writers) failed() error {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return ws.err
+}
+
+// settle waits until all files are finished: for what must come after them.
+func (ws *writers) settle() error {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for ws.busy > 0 {
+		ws.idle.Wait()
+	}
+	return ws.err
+}
+
+// close ends the writers. Every file has got its last part.
+func (ws *writers) close() error {
+	for _, w := range ws.list {
+		close(w.in)
+	}
+	ws.wg.Wait()
+	return ws.err
+}
