@@ -22,11 +22,15 @@ type Manifest struct {
 	Version int    `json:"version"`
 	Number  uint64 `json:"number"`
 	// DiffID is there if the layer's stream was hashed and was that.
-	DiffID  digest.Digest `json:"diffID,omitempty"`
-	Empty   bool          `json:"empty,omitempty"`
-	Bytes   int64         `json:"bytes"`  // on disk, hard links once
-	Inodes  int64         `json:"inodes"` // the layer's own directory included
-	Created time.Time     `json:"created"`
+	DiffID digest.Digest `json:"diffID,omitempty"`
+	Empty  bool          `json:"empty,omitempty"`
+	// OpaqueRoot layers hide everything below them.
+	OpaqueRoot bool `json:"opaqueRoot,omitempty"`
+	// Patch layers have directories only, for the snapshot they were made for.
+	Patch   bool      `json:"patch,omitempty"`
+	Bytes   int64     `json:"bytes"`  // on disk, hard links once
+	Inodes  int64     `json:"inodes"` // the layer's own directory included
+	Created time.Time `json:"created"`
 }
 
 // FormatDirectory is a layer that is an overlay layer directory.
@@ -54,22 +58,26 @@ func (s *Store) Publish(n uint64, content Content) (err error) {
 	return nil
 }
 
-func (s *Store) writeManifest(n uint64, content Content) (err error) {
-	b, err := json.MarshalIndent(Manifest{
-		Format: FormatDirectory, Version: manifestVersion, Number: n,
-		Empty: content.Empty, Bytes: content.Bytes, Inodes: content.Inodes,
-		Created: time.Now().UTC(),
-	}, "", "  ")
+func (s *Store) writeManifest(n uint64, content Content) error {
+	return s.putManifest(s.snapshots, n, Manifest{
+		DiffID: content.DiffID, Empty: content.Empty, OpaqueRoot: content.OpaqueRoot,
+		Bytes: content.Bytes, Inodes: content.Inodes,
+	})
+}
+
+func (s *Store) putManifest(in *os.File, n uint64, m Manifest) (err error) {
+	m.Format, m.Version, m.Number, m.Created = FormatDirectory, manifestVersion, n, time.Now().UTC()
+	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
 	}
-	dir, err := openDir(int(s.snapshots.Fd()), name(n))
+	dir, err := openDir(int(in.Fd()), name(n))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	if err := durable.WriteFile(dir, layerFile, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("snapshot number %d: %w", n, err)
+		return fmt.Errorf("number %d: %w", n, err)
 	}
 	return s.sync(dir.Sync)
 }
@@ -98,6 +106,9 @@ func (s *Store) DropWork(n uint64) error {
 
 // dropWork tries the cheap way first: an unused workdir is empty.
 func (s *Store) dropWork(layer *os.File, n uint64) error {
+	if err := unix.Unlinkat(int(layer.Fd()), sealFile, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
 	err := unix.Unlinkat(int(layer.Fd()), workName, unix.AT_REMOVEDIR)
 	switch {
 	case err == nil, errors.Is(err, unix.ENOENT):

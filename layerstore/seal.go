@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,6 +22,10 @@ type Content struct {
 	// Empty: no entries, and a root that looks like any other. Such a layer
 	// adds nothing to a stack.
 	Empty bool
+	// OpaqueRoot and DiffID are what whoever extracted the layer found out; a walk
+	// does not.
+	OpaqueRoot bool
+	DiffID     digest.Digest
 }
 
 // maxFilesToSync is up to how many files a layer is synced file by file. Above

@@ -46,6 +46,10 @@ func (s *Store) fillSnapshot(n uint64, attrs RootAttrs) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
+	return s.fillDirectory(dir, attrs)
+}
+
+func (s *Store) fillDirectory(dir *os.File, attrs RootAttrs) error {
 	if err := mkdir(dir, workName, workMode); err != nil {
 		return err
 	}
@@ -56,8 +60,7 @@ func (s *Store) fillSnapshot(n uint64, attrs RootAttrs) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, upper.Close()) }()
-	return attrs.apply(upper)
+	return errors.Join(attrs.apply(upper), upper.Close())
 }
 
 // sync runs fn unless the store is volatile.

@@ -52,6 +52,7 @@ func TestRecordRoundTrip(t *testing.T) {
 			kind:    rapid.SampledFrom([]snapshots.Kind{snapshots.KindActive, snapshots.KindView, snapshots.KindCommitted}).Draw(rt, "kind"),
 			parent:  rapid.Uint64().Draw(rt, "parent"),
 			layer:   rapid.Uint64().Draw(rt, "layer"),
+			patch:   rapid.Uint64().Draw(rt, "patch"),
 			usage:   snapshots.Usage{Size: rapid.Int64().Draw(rt, "size"), Inodes: rapid.Int64().Draw(rt, "inodes")},
 			created: timeOf(created),
 			updated: timeOf(created + rapid.Int64Range(0, int64(time.Hour)).Draw(rt, "later")),

@@ -157,10 +157,13 @@ func checkIndexes(t testing.TB, s *Store) {
 					return fmt.Errorf("%q is no child of its parent", r.name)
 				}
 			}
-			if r.layer != 0 {
+			for _, layer := range []uint64{r.layer, r.patch} {
+				if layer == 0 {
+					continue
+				}
 				refs++
-				if tx.bucket(bucketRefs).Get(pair(r.layer, n)) == nil {
-					return fmt.Errorf("%q does not refer to its layer", r.name)
+				if tx.bucket(bucketRefs).Get(pair(layer, n)) == nil {
+					return fmt.Errorf("%q does not refer to layer %d", r.name, layer)
 				}
 			}
 			if r.labels[snapshots.LabelSnapshotRef] != "" {

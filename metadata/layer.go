@@ -102,8 +102,8 @@ func (tx *Tx) LayerByDiffID(diffID digest.Digest) (Layer, error) {
 	return tx.GetLayer(binary.BigEndian.Uint64(v))
 }
 
-// Chain returns the layers of the committed snapshot with number n and of its
-// ancestors, top first. 0 has none.
+// Chain returns the layers, patches among them, of the committed snapshot with
+// number n and of its ancestors, top first. 0 has none.
 func (tx *Tx) Chain(n uint64) ([]Layer, error) {
 	var chain []Layer
 	for n != 0 {
@@ -114,11 +114,16 @@ func (tx *Tx) Chain(n uint64) ([]Layer, error) {
 		if r.kind != snapshots.KindCommitted {
 			return nil, fmt.Errorf("snapshot %q has children but is %v: %w", r.name, r.kind, errdefs.ErrDataLoss)
 		}
-		l, err := tx.GetLayer(r.layer)
-		if err != nil {
-			return nil, fmt.Errorf("snapshot %q: %w", r.name, err)
+		for _, number := range []uint64{r.patch, r.layer} {
+			if number == 0 && number == r.patch {
+				continue
+			}
+			l, err := tx.GetLayer(number)
+			if err != nil {
+				return nil, fmt.Errorf("snapshot %q: %w", r.name, err)
+			}
+			chain = append(chain, l)
 		}
-		chain = append(chain, l)
 		if len(chain) > maxChain {
 			return nil, fmt.Errorf("the parents of snapshot %q go in a circle: %w", r.name, errdefs.ErrDataLoss)
 		}

@@ -117,3 +117,44 @@ func TestBlobs(t *testing.T) {
 		t.Errorf("a forgotten blob: %v", err)
 	}
 }
+
+func TestPatchGoesOnTopAndWithItsSnapshot(t *testing.T) {
+	s := openStore(t)
+	populate(t, s)
+	if _, err := create(t, s, snapshots.KindActive, "k", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	layer, patch := Layer{Number: reserve(t, s)}, Layer{Number: reserve(t, s)}
+	blob, id := digest.FromString("blob"), digest.FromString("diffID")
+	done, err := commit(s, Commit{Key: "k", Name: "patched", Parent: "committed-1", Layer: layer, Patch: patch, Blob: blob, DiffID: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, _ := get(s, "committed-1")
+	err = s.View(func(tx *Tx) error {
+		chain, err := tx.Chain(done.Number)
+		if err != nil {
+			return err
+		}
+		var numbers []uint64
+		for _, l := range chain {
+			numbers = append(numbers, l.Number)
+		}
+		if want := []uint64{patch.Number, layer.Number, base.Layer}; !reflect.DeepEqual(numbers, want) {
+			t.Errorf("chain %v, want %v", numbers, want)
+		}
+		if got, err := tx.DiffIDOf(blob); err != nil || got != id {
+			t.Errorf("the blob is known as %s, %v", got, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkIndexes(t, s)
+	r, err := remove(s, "patched")
+	if err != nil || !reflect.DeepEqual(r.Layers, []uint64{layer.Number, patch.Number}) {
+		t.Errorf("freed %v, %v", r.Layers, err)
+	}
+	checkIndexes(t, s)
+}

@@ -21,6 +21,7 @@ type record struct {
 	kind    snapshots.Kind
 	parent  uint64 // 0: none
 	layer   uint64 // 0: none; committed snapshots have one
+	patch   uint64 // 0: none; a layer on top of layer
 	usage   snapshots.Usage
 	created time.Time
 	updated time.Time
@@ -32,6 +33,7 @@ func (r *record) encode() []byte {
 	b = append(b, recordVersion, byte(r.kind))
 	b = binary.AppendUvarint(b, r.parent)
 	b = binary.AppendUvarint(b, r.layer)
+	b = binary.AppendUvarint(b, r.patch)
 	b = binary.AppendVarint(b, r.usage.Size)
 	b = binary.AppendVarint(b, r.usage.Inodes)
 	b = binary.AppendVarint(b, r.created.UnixNano())
@@ -53,6 +55,7 @@ func decodeRecord(b []byte) (*record, error) {
 	r := &record{kind: snapshots.Kind(d.byte())}
 	r.parent = d.uvarint()
 	r.layer = d.uvarint()
+	r.patch = d.uvarint()
 	r.usage.Size = d.varint()
 	r.usage.Inodes = d.varint()
 	created := d.varint()

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	clabels "github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -21,6 +22,8 @@ type Snapshot struct {
 	ParentNumber uint64
 	// Layer is the number of the layer a committed snapshot adds, 0 otherwise.
 	Layer uint64
+	// Patch is the number of the layer of directories on top of Layer, 0 for none.
+	Patch uint64
 	// Usage is what a committed snapshot was found to use.
 	Usage snapshots.Usage
 }
@@ -45,6 +48,11 @@ type Commit struct {
 	// Layer is what the snapshot adds to its chain. One that the store has
 	// already gets one reference more, and is left as it is.
 	Layer Layer
+	// Patch, if it has a number, goes on top of Layer: directories whose metadata
+	// the chain below decides.
+	Patch Layer
+	// Blob, if set, is known to unpack to the layer with DiffID.
+	Blob, DiffID digest.Digest
 }
 
 // Removed says what is no longer referred to.
@@ -86,6 +94,7 @@ func (tx *Tx) snapshot(n uint64, r *record) (Snapshot, error) {
 		Number:       n,
 		ParentNumber: r.parent,
 		Layer:        r.layer,
+		Patch:        r.patch,
 		Usage:        r.usage,
 	}
 	if r.parent == 0 {
@@ -167,7 +176,7 @@ func (tx *Tx) Commit(c Commit) (Snapshot, error) {
 	}
 	t := now()
 	r := &record{
-		name: c.Name, kind: snapshots.KindCommitted, parent: parent, layer: c.Layer.Number,
+		name: c.Name, kind: snapshots.KindCommitted, parent: parent, layer: c.Layer.Number, patch: c.Patch.Number,
 		usage: c.Usage, created: t, updated: t, labels: cleanLabels(c.Labels),
 	}
 	if err := tx.erase(n, old); err != nil {
@@ -178,6 +187,16 @@ func (tx *Tx) Commit(c Commit) (Snapshot, error) {
 	}
 	if err := tx.refer(c.Layer, n); err != nil {
 		return Snapshot{}, err
+	}
+	if c.Patch.Number != 0 {
+		if err := tx.refer(c.Patch, n); err != nil {
+			return Snapshot{}, err
+		}
+	}
+	if c.Blob != "" {
+		if err := tx.BindBlob(c.Blob, c.DiffID); err != nil {
+			return Snapshot{}, err
+		}
 	}
 	return tx.snapshot(n, r)
 }
@@ -231,8 +250,15 @@ func (tx *Tx) Remove(name string) (Removed, error) {
 	if err := tx.erase(n, r); err != nil {
 		return Removed{}, err
 	}
-	freed, err := tx.unrefer(r.layer, n)
-	return Removed{Number: n, Kind: r.kind, Layers: freed}, err
+	removed := Removed{Number: n, Kind: r.kind}
+	for _, layer := range []uint64{r.layer, r.patch} {
+		freed, err := tx.unrefer(layer, n)
+		if err != nil {
+			return Removed{}, err
+		}
+		removed.Layers = append(removed.Layers, freed...)
+	}
+	return removed, nil
 }
 
 // insert writes a record and its index entries.

@@ -32,18 +32,81 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	if err != nil {
 		return err
 	}
-	// The walk and the sync come before the lock and the transaction: they take
-	// time in proportion to the layer.
-	content, err := s.store.Seal(ctx, active.Number)
+	// What takes time in proportion to the layer comes before the lock and the
+	// transaction.
+	ready, err := s.makeReady(ctx, active, &request)
 	if err != nil {
 		return fmt.Errorf("commit %q: %w", key, err)
 	}
+	defer ready.end()
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
-		return err
+		return s.abandon(ctx, ready, err)
 	}
 	defer unlock()
-	return s.publish(ctx, request, active.Number, content)
+	if err := s.publish(ctx, request, active.Number, ready.content); err != nil {
+		return s.abandon(ctx, ready, err)
+	}
+	return nil
+}
+
+// ready is a snapshot whose content is as it will be.
+type ready struct {
+	content layerstore.Content
+	patch   uint64 // number of a patch that was published for it, or 0
+	end     func() // of keeping Sweep away from the patch
+}
+
+// makeReady brings the content of an active snapshot into its last form and makes
+// it durable. A layer that our differ extracted was measured and synced then.
+func (s *Snapshotter) makeReady(ctx context.Context, active metadata.Snapshot, request *metadata.Commit) (r ready, err error) {
+	r.end = func() {}
+	var sealed seal
+	err = s.store.ReadSeal(active.Number, &sealed)
+	if errdefs.IsNotFound(err) {
+		r.content, err = s.store.Seal(ctx, active.Number)
+		return r, err
+	}
+	if err != nil {
+		return r, err
+	}
+	chain, err := s.chainAtCommit(active, request)
+	if err != nil {
+		return r, err
+	}
+	patch, end, err := s.answer(ctx, active, chain, &sealed)
+	if err != nil {
+		return r, err
+	}
+	r.content, r.end, r.patch = sealed.content(), end, patch.Number
+	r.content.DiffID = "" // layers belong to their chains, as yet
+	request.Patch, request.Blob, request.DiffID = patch, sealed.Blob.Digest, sealed.DiffID
+	return r, nil
+}
+
+// chainAtCommit is the chain below a snapshot, with the parent it gets now.
+func (s *Snapshotter) chainAtCommit(active metadata.Snapshot, request *metadata.Commit) (chain []metadata.Layer, err error) {
+	err = s.meta.View(func(tx *metadata.Tx) error {
+		parent := active.ParentNumber
+		if parent == 0 && request.Parent != "" {
+			p, err := tx.Get(request.Parent)
+			if err != nil {
+				return err
+			}
+			parent = p.Number
+		}
+		chain, err = tx.Chain(parent)
+		return err
+	})
+	return chain, err
+}
+
+// abandon removes the patch of a Commit that failed.
+func (s *Snapshotter) abandon(ctx context.Context, r ready, cause error) error {
+	if r.patch != 0 {
+		return errors.Join(cause, s.discardPatch(ctx, r.patch, func() {}))
+	}
+	return cause
 }
 
 func (s *Snapshotter) checkCommit(request metadata.Commit) (active metadata.Snapshot, err error) {
@@ -68,8 +131,10 @@ func (s *Snapshotter) publish(ctx context.Context, request metadata.Commit, n ui
 	if err := s.store.Publish(n, content); err != nil {
 		return fmt.Errorf("commit %q: %w", request.Key, err)
 	}
-	request.Usage = snapshots.Usage{Size: content.Bytes, Inodes: content.Inodes}
-	request.Layer = metadata.Layer{Number: n, Empty: content.Empty, Usage: request.Usage}
+	usage := snapshots.Usage{Size: content.Bytes, Inodes: content.Inodes}
+	request.Layer = metadata.Layer{Number: n, Empty: content.Empty, OpaqueRoot: content.OpaqueRoot, Usage: usage}
+	request.Usage = usage
+	request.Usage.Add(request.Patch.Usage)
 	// From here on the call is finished, one way or the other, whatever its
 	// context does.
 	err = s.meta.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) error {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
+	"github.com/strata-snapshotter/strata/archive"
 )
 
 // Durability says what a Commit that was answered survives.
@@ -53,6 +54,9 @@ type Config struct {
 	MountOptions []string
 	// Durability is DurabilityCommit if it is empty.
 	Durability Durability
+	// Limits bound layers that are extracted here. The zero value means
+	// archive.DefaultLimits.
+	Limits archive.Limits
 	// AliasDir is where a link to Root is made if the path of Root contains ':',
 	// ',' or '\', which have a meaning in mount options. Empty: a directory of
 	// this user's own under /run, $XDG_RUNTIME_DIR or the temporary directory.

@@ -22,13 +22,16 @@ import (
 // contract, ErrResourceExhausted for a full disk, ErrUnavailable where the root
 // or a part of it is gone or the snapshotter was closed.
 type Snapshotter struct {
-	cfg     Config
-	store   *layerstore.Store
-	meta    *metadata.Store
-	options []string // of overlay mounts
-	idmap   bool     // idmapped mounts are used
-	keys    keyLocks
-	close   func() error
+	cfg      Config
+	store    *layerstore.Store
+	meta     *metadata.Store
+	options  []string // of overlay mounts
+	idmap    bool     // idmapped mounts are used
+	xattrs   overlayutil.XattrNamespace
+	keys     keyLocks // of keys whose directories are moved
+	uppers   keyLocks // of keys that layers are extracted into
+	unpacker Unpacker
+	close    func() error
 }
 
 var (
@@ -81,6 +84,7 @@ func (s *Snapshotter) probe(ctx context.Context) error {
 		return fmt.Errorf("root %s: %w", s.cfg.Root, err)
 	}
 	s.options = facts.MountOptions(s.cfg.MountOptions)
+	s.xattrs = facts.XattrNamespace()
 	s.idmap = s.cfg.IDMapping == IDMappingAuto && facts.IDMap.Answer == overlayutil.Yes
 	log.G(ctx).WithField("root", s.cfg.Root).WithField("options", s.options).WithField("idmapped-mounts", s.idmap).Debug("checked the root")
 	return nil

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-snapshotter/strata/archive"
+	"github.com/strata-snapshotter/strata/layerstore"
+	"github.com/strata-snapshotter/strata/metadata"
+)
+
+// seal is what extracting a layer found out, kept for Commit.
+type seal struct {
+	DiffID     digest.Digest      `json:"diffID"`
+	Blob       ocispec.Descriptor `json:"blob"`
+	Bytes      int64              `json:"bytes"`
+	Inodes     int64              `json:"inodes"`
+	Empty      bool               `json:"empty"`
+	OpaqueRoot bool               `json:"opaqueRoot"`
+	Needs      archive.Needs      `json:"needs"`
+}
+
+func (s *seal) content() layerstore.Content {
+	return layerstore.Content{Bytes: s.Bytes, Inodes: s.Inodes, Empty: s.Empty, OpaqueRoot: s.OpaqueRoot, DiffID: s.DiffID}
+}
+
+// Unpacker extracts the layer of a blob onto a directory that shows the layers
+// below it. It is asked for those few layers that can't be extracted alone, which
+// may only turn out at Commit.
+type Unpacker interface {
+	ApplyOnto(ctx context.Context, desc ocispec.Descriptor, dir *os.File, opts archive.Options) (archive.Result, error)
+}
+
+// UseUnpacker makes u known. It is called once, before the snapshotter serves.
+func (s *Snapshotter) UseUnpacker(u Unpacker) { s.unpacker = u }
+
+// Stage is the upper directory of an active snapshot while a layer is extracted
+// into it.
+type Stage struct {
+	s      *Snapshotter
+	active metadata.Snapshot
+	dir    *os.File
+	unlock func()
+	sealed bool
+}
+
+// Stage takes the upper directory of the active snapshot that mounts belong to,
+// for extracting a layer into it alone.
+//
+// ErrNotFound: the mounts are not of this store, or something is in the directory
+// already. The layer is then to be extracted onto the mounts.
+func (s *Snapshotter) Stage(ctx context.Context, mounts []mount.Mount) (*Stage, error) {
+	n, ok := s.upperOf(mounts)
+	if !ok {
+		return nil, fmt.Errorf("mounts that are not overlays of %s: %w", s.cfg.Root, errdefs.ErrNotFound)
+	}
+	var active metadata.Snapshot
+	err := s.meta.View(func(tx *metadata.Tx) (err error) {
+		active, err = tx.ByNumber(n)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if active.Kind != snapshots.KindActive {
+		return nil, fmt.Errorf("snapshot %q is not active: %w", active.Name, errdefs.ErrFailedPrecondition)
+	}
+	unlock, err := s.uppers.lock(ctx, active.Name)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := s.takeUpper(n)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return &Stage{s: s, active: active, dir: dir, unlock: unlock}, nil
+}
+
+// upperOf reads the number of our snapshot whose upperdir an overlay has.
+func (s *Snapshotter) upperOf(mounts []mount.Mount) (uint64, bool) {
+	if len(mounts) != 1 || mounts[0].Type != "overlay" {
+		return 0, false
+	}
+	for _, o := range mounts[0].Options {
+		if upper, ok := strings.CutPrefix(o, "upperdir="); ok {
+			return s.store.NumberOfUpper(upper)
+		}
+	}
+	return 0, false
+}
+
+// takeUpper opens an upper directory that has nothing in it. A layer that is
+// there already is no longer what Commit will find: its seal goes.
+func (s *Snapshotter) takeUpper(n uint64) (*os.File, error) {
+	if err := s.store.DropSeal(n); err != nil {
+		return nil, err
+	}
+	dir, err := s.store.OpenUpper(n)
+	if err != nil {
+		return nil, err
+	}
+	names, err := dir.Readdirnames(1)
+	if len(names) > 0 {
+		err = fmt.Errorf("snapshot number %d has something in it: %w", n, errdefs.ErrNotFound)
+	} else if err != nil {
+		_, err = dir.Seek(0, 0) // io.EOF: nothing is there
+	}
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return dir, nil
+}
+
+// Dir is the empty upper directory. Release closes it.
+func (st *Stage) Dir() *os.File { return st.dir }
+
+// Options are those that layers of this store are extracted with.
+func (st *Stage) Options() archive.Options { return st.s.archiveOptions() }
+
+func (s *Snapshotter) archiveOptions() archive.Options {
+	return archive.Options{Xattrs: s.xattrs, Limits: s.cfg.Limits}
+}
+
+// Seal remembers, for Commit, that the directory holds the layer of desc. If the
+// snapshot has a parent, what the layer needs of those below is seen to now, while
+// the blob is at hand; otherwise Commit does it. The content is made durable.
+func (st *Stage) Seal(ctx context.Context, desc ocispec.Descriptor, result archive.Result) error {
+	sealed := &seal{
+		DiffID: result.DiffID, Blob: desc, Bytes: result.Bytes, Inodes: result.Inodes,
+		Empty: result.Empty, OpaqueRoot: result.OpaqueRoot, Needs: result.Needs,
+	}
+	s, n := st.s, st.active.Number
+	if sealed.Needs.Mounted != "" && st.active.ParentNumber != 0 {
+		chain, err := s.chainOf(st.active.ParentNumber)
+		if err != nil {
+			return err
+		}
+		if err := s.extractMounted(ctx, st.active, chain, sealed); err != nil {
+			return err
+		}
+	}
+	if err := s.finishSeal(ctx, n, sealed); err != nil {
+		return err
+	}
+	st.sealed = true
+	return nil
+}
+
+// finishSeal measures what was not counted, syncs, and writes the seal.
+func (s *Snapshotter) finishSeal(ctx context.Context, n uint64, sealed *seal) error {
+	if sealed.Bytes < 0 {
+		c, err := s.store.Measure(ctx, n)
+		if err != nil {
+			return err
+		}
+		sealed.Bytes, sealed.Inodes, sealed.Empty = c.Bytes, c.Inodes, c.Empty
+	}
+	if err := s.store.SyncSnapshot(ctx, n, sealed.Inodes); err != nil {
+		return err
+	}
+	return s.store.WriteSeal(n, sealed)
+}
+
+// Release ends the use of the directory. What a failure left in it is removed.
+func (st *Stage) Release() error {
+	defer st.unlock()
+	err := st.dir.Close()
+	if st.sealed {
+		return err
+	}
+	return errors.Join(err, st.s.store.ResetSnapshot(st.active.Number, layerstore.DefaultAttrs()))
+}
+
+func (s *Snapshotter) chainOf(parent uint64) (chain []metadata.Layer, err error) {
+	err = s.meta.View(func(tx *metadata.Tx) error {
+		chain, err = tx.Chain(parent)
+		return err
+	})
+	return chain, err
+}
+
+// extractMounted extracts the layer of a seal onto the layers below it, in place
+// of what is in the snapshot's directory.
+func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) error {
+	if s.unpacker == nil {
+		return fmt.Errorf("layer %s can only be extracted onto those below it (%s), and its blob can't be read here: %w", sealed.DiffID, sealed.Needs.Mounted, errdefs.ErrFailedPrecondition)
+	}
+	log.G(ctx).WithField("diffID", sealed.DiffID).WithField("reason", sealed.Needs.Mounted).Debug("extracting a layer onto those below it")
+	if err := s.store.ResetSnapshot(active.Number, layerstore.DefaultAttrs()); err != nil {
+		return err
+	}
+	info := active.Info
+	info.Labels = map[string]string{snapshots.LabelSnapshotRef: "overlay"} // also over nothing
+	mounts, err := s.mounts(metadata.Snapshot{Info: info, Number: active.Number}, chain)
+	if err != nil {
+		return err
+	}
+	var result archive.Result
+	err = mount.WithTempMount(ctx, mounts, func(root string) error {
+		dir, err := os.Open(root)
+		if err != nil {
+			return err
+		}
+		result, err = s.unpacker.ApplyOnto(ctx, sealed.Blob, dir, s.archiveOptions())
+		return errors.Join(err, dir.Close())
+	})
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", sealed.DiffID, err)
+	}
+	if result.DiffID != sealed.DiffID {
+		return fmt.Errorf("blob %s was layer %s and is %s now: %w", sealed.Blob.Digest, sealed.DiffID, result.DiffID, errdefs.ErrDataLoss)
+	}
+	sealed.Bytes, sealed.Inodes, sealed.OpaqueRoot, sealed.Needs = -1, -1, false, archive.Needs{}
+	return nil
+}
