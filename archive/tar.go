@@ -98,8 +98,12 @@ func quote(name string) string {
 // next returns the next entry, io.EOF at the end of the archive.
 func (t *tarReader) next() (*entry, error) {
 	for {
-		if err := t.s.skip(t.pad); err != nil {
-			return nil, t.cut(err)
+		err := t.s.skip(t.pad)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, io.EOF // all content is there: some programs leave the last padding out
+		}
+		if err != nil {
+			return nil, err
 		}
 		t.pad = 0
 		h, err := t.header()
