@@ -84,6 +84,12 @@ func readOther(data []byte) (lines []string, err error) {
 			typ: h.Typeflag, name: h.Name, link: h.Linkname, mode: uint32(h.Mode) & 0o7777, uid: uint32(h.Uid), gid: uint32(h.Gid),
 			size: h.Size, mtime: stamp{h.ModTime.Unix(), int64(h.ModTime.Nanosecond())}, major: uint32(h.Devmajor), minor: uint32(h.Devminor),
 		}
+		if !e.isDevice() {
+			e.major, e.minor = 0, 0
+		}
+		if !hasContent(e.typ) {
+			e.size = 0
+		}
 		if e.typ == tar.TypeGNUSparse || e.typ == typeCont {
 			e.typ = typeRegular
 		}

@@ -109,6 +109,11 @@ func (h header) name() string {
 	return name
 }
 
+// hasMagic: all formats but the oldest say that they are tar.
+func (h header) hasMagic() bool {
+	return string(h[257:263]) == "ustar\x00" || string(h[257:265]) == "ustar  \x00"
+}
+
 func (h header) entry(size int64) (*entry, error) {
 	e := &entry{typ: h.typ(), name: h.name(), link: h.text(157, 100), size: size, stored: size}
 	for _, f := range []struct {
@@ -120,13 +125,13 @@ func (h header) entry(size int64) (*entry, error) {
 		{108, 8, "uid", func(n int64) bool { e.uid = uint32(n); return validID(n) }},
 		{116, 8, "gid", func(n int64) bool { e.gid = uint32(n); return validID(n) }},
 		{136, 12, "mtime", func(n int64) bool { e.mtime.sec = n; return true }},
-		{329, 8, "major", func(n int64) bool { e.major = uint32(n); return e.fits(n) }},
-		{337, 8, "minor", func(n int64) bool { e.minor = uint32(n); return e.fits(n) }},
+		{329, 8, "major", func(n int64) bool { e.major = uint32(n); return fits(n) }},
+		{337, 8, "minor", func(n int64) bool { e.minor = uint32(n); return fits(n) }},
 	} {
-		n, err := h.number(f.at, f.length)
-		if err != nil && f.at >= 329 && !e.isDevice() {
-			continue // v7 has no such fields
+		if f.at >= 329 && (!h.hasMagic() || !e.isDevice()) {
+			continue // v7 has no device numbers, and files need none
 		}
+		n, err := h.number(f.at, f.length)
 		if err != nil || !f.set(n) {
 			return nil, bad("%s of entry %s is not valid", f.what, quote(e.name))
 		}
@@ -140,7 +145,5 @@ func validID(n int64) bool { return n >= 0 && n < math.MaxUint32 }
 
 func (e *entry) isDevice() bool { return e.typ == typeChar || e.typ == typeBlock }
 
-// fits says whether n is a device number, where the entry has one.
-func (e *entry) fits(n int64) bool {
-	return !e.isDevice() || (n >= 0 && n <= math.MaxUint32)
-}
+// fits says whether n is a device number.
+func fits(n int64) bool { return n >= 0 && n <= math.MaxUint32 }
