@@ -27,6 +27,9 @@ func checkStore(t *testing.T, s *Snapshotter) {
 			}
 		case snapshots.KindCommitted:
 			want[filepath.Dir(s.store.LayerPath(sn.Layer))] = true
+			if sn.Patch != 0 {
+				want[filepath.Dir(s.store.LayerPath(sn.Patch))] = true
+			}
 			checkLayer(t, s, sn)
 		}
 		return nil
@@ -55,6 +58,14 @@ func checkLayer(t *testing.T, s *Snapshotter, sn metadata.Snapshot) {
 		t.Errorf("%s: %v", sn.Name, err)
 	}
 	m, err := s.store.ReadManifest(sn.Layer)
+	if sn.Patch != 0 {
+		p, err := s.store.ReadManifest(sn.Patch)
+		if err != nil || !p.Patch || p.Number != sn.Patch {
+			t.Errorf("%s: patch %d: %+v, %v", sn.Name, sn.Patch, p, err)
+		}
+		m.Bytes += p.Bytes
+		m.Inodes += p.Inodes
+	}
 	if err != nil || m.Number != sn.Layer || m.Bytes != sn.Usage.Size || m.Inodes != sn.Usage.Inodes {
 		t.Errorf("%s: layer.json says %+v (%v), metadata %+v", sn.Name, m, err, sn)
 	}
