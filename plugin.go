@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package strata compiles the Strata snapshotter into containerd: a blank
-// import in a custom containerd's main package registers the plugin
-// io.containerd.snapshotter.v1.strata.
+// Package strata compiles the Strata snapshotter and its differ into containerd: a
+// blank import in a custom containerd's main package registers the plugins
+// io.containerd.snapshotter.v1.strata and io.containerd.differ.v1.strata.
 //
 //	import _ "github.com/strata-snapshotter/strata"
 package strata
@@ -21,8 +21,9 @@ import (
 	"github.com/strata-snapshotter/strata/service"
 )
 
-// PluginID is the snapshotter's name in containerd: the one for --snapshotter
-// and for the CRI plugin's configuration.
+// PluginID is the snapshotter's name in containerd, the one for --snapshotter
+// and for the CRI plugin's configuration, and the differ's, for unpack_config and
+// the diff-service.
 const PluginID = "strata"
 
 // Config is the table [plugins.'io.containerd.snapshotter.v1.strata'] of
@@ -52,7 +53,7 @@ var once sync.Once
 
 func init() { Register() }
 
-// Register adds the snapshotter to containerd's plugin registry. Importing
+// Register adds snapshotter and differ to containerd's plugin registry. Importing
 // the package does so already; calling it again is safe and changes nothing.
 func Register() {
 	once.Do(func() {
@@ -62,6 +63,7 @@ func Register() {
 			Config: defaultConfig(),
 			InitFn: initialize,
 		})
+		registry.Register(differRegistration())
 	})
 }
 

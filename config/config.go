@@ -50,6 +50,9 @@ type Config struct {
 	// ContainerdAddress is the absolute path of containerd's own socket, at
 	// most MaxSocketPath bytes.
 	ContainerdAddress string `toml:"containerd_address" comment:"containerd's socket, for reading blobs from its content store.\nIt is not contacted before a blob is needed."`
+	// ContentRoot is the absolute path of the directory of containerd's content
+	// store; empty means that containerd is asked.
+	ContentRoot string `toml:"content_root" comment:"Directory of containerd's content store. Empty: containerd is asked for it.\nBlobs that are not found there are read over containerd's socket."`
 	// Group is the name or the number of the group whose members may use the
 	// socket besides root and the daemon's own user; empty means none.
 	Group string `toml:"group" comment:"Group (name or number) that may use the socket. Empty: root and the daemon's own user only."`

@@ -112,6 +112,7 @@ func TestValidateRefuses(t *testing.T) {
 		"long address":        {func(c *config.Config) { c.Address = long }, []string{"address", "108", "107"}},
 		"relative address":    {func(c *config.Config) { c.Address = "s.sock" }, []string{"address", "absolute"}},
 		"same addresses":      {func(c *config.Config) { c.Address = c.ContainerdAddress }, []string{"containerd_address"}},
+		"relative content":    {func(c *config.Config) { c.ContentRoot = "content" }, []string{"content_root", "absolute"}},
 		"log level":           {func(c *config.Config) { c.LogLevel = "loud" }, []string{"log_level", "debug"}},
 		"log format":          {func(c *config.Config) { c.LogFormat = "xml" }, []string{"log_format", "json"}},
 		"group":               {func(c *config.Config) { c.Group = "a\x00" }, []string{"group"}},

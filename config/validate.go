@@ -42,6 +42,9 @@ func (c Config) Validate() error {
 	if c.Address == c.ContainerdAddress {
 		p.add("address and containerd_address are both %q: containerd serves its own socket", c.Address)
 	}
+	if c.ContentRoot != "" {
+		p.path("content_root", c.ContentRoot)
+	}
 	p.text("group", c.Group)
 	p.oneOf("log_level", c.LogLevel, logLevels)
 	p.oneOf("log_format", c.LogFormat, logFormats)

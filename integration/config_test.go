@@ -16,6 +16,7 @@ type settings struct {
 	containerd string // program name in env.bin, or an absolute path
 	shims      string // directory of its shim; default env.bin
 	plugin     bool   // Strata is compiled into containerd
+	differ     string // who applies and compares layers; default: Strata, "walking": containerd
 	cri        *criSettings
 	unpacks    int    // concurrent unpacks; 0 leaves containerd's default
 	version    int    // format of containerd's configuration
@@ -36,6 +37,7 @@ func (s settings) data() map[string]any {
 	return map[string]any{
 		"Dir": s.dir, "Snapshotter": s.snapshotter, "Platform": s.platform, "Runc": s.runc,
 		"Proxy": s.snapshotter == "strata" && !s.plugin, "Unpacks": s.unpacks, "CRI": s.cri != nil,
+		"Differ": s.differ,
 	}
 }
 
@@ -67,16 +69,25 @@ disabled_plugins = ["io.containerd.nri.v1.nri"{{if not .CRI}},
   [proxy_plugins.strata.exports]
     enable_remote_snapshot_annotations = "true"
     root = "{{.Dir}}/strata"
+[proxy_plugins.strata-diff]
+  type = "diff"
+  address = "{{.Dir}}/strata.sock"
 {{end}}
+[plugins.'io.containerd.service.v1.diff-service']
+  default = ["{{.Differ}}"{{if ne .Differ "walking"}}, "walking"{{end}}]
 [[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
   platform = "{{.Platform}}"
   snapshotter = "overlayfs"
+  differ = "walking"
+[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
+  platform = "{{.Platform}}"
+  snapshotter = "native"
   differ = "walking"
 {{if ne .Snapshotter "overlayfs"}}
 [[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
   platform = "{{.Platform}}"
   snapshotter = "{{.Snapshotter}}"
-  differ = "walking"
+  differ = "{{.Differ}}"
 {{end}}
 {{if .Unpacks}}
 [plugins.'io.containerd.transfer.v1.local']
@@ -126,6 +137,9 @@ func (s *settings) derive(dir string) {
 	if s.version == 0 {
 		s.version = 3
 	}
+	if s.differ == "" {
+		s.differ = s.ownDiffer()
+	}
 	if s.shims == "" {
 		s.shims = env.bin
 	}
@@ -136,6 +150,18 @@ func (s *settings) derive(dir string) {
 		s.containerd = filepath.Join(env.bin, s.containerd)
 	}
 	s.runc = findRunc()
+}
+
+// ownDiffer is the name that containerd has for Strata's differ.
+func (s *settings) ownDiffer() string {
+	switch {
+	case s.snapshotter != "strata":
+		return "walking"
+	case s.plugin:
+		return "strata"
+	default:
+		return "strata-diff"
+	}
 }
 
 // findRunc prefers the runc that hack/deps.sh built: distributions' older ones cannot

@@ -141,7 +141,8 @@ func (c *container) exec(script string) string {
 		c.n.t.Fatalf("exec %q: %v", script, err)
 	}
 	code := await(c.ctx, c.n.t, status)
-	if _, err := p.Delete(c.ctx); err != nil { // waits for the output too
+	p.IO().Wait() // Delete cancels what is still on its way
+	if _, err := p.Delete(c.ctx); err != nil {
 		c.n.t.Errorf("deleting an exec: %v", err)
 	}
 	if code != 0 {

@@ -9,7 +9,9 @@ import (
 	"sync"
 	"time"
 
+	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/contrib/diffservice"
 	"github.com/containerd/containerd/v2/contrib/snapshotservice"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/defaults"
@@ -21,15 +23,17 @@ import (
 	healthapi "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/strata-snapshotter/strata/config"
+	"github.com/strata-snapshotter/strata/diff"
 )
 
 // drainTimeout is how long Serve lets calls finish that were under way when
 // it was told to stop. systemd's default for a whole stop is 90 seconds.
 const drainTimeout = 10 * time.Second
 
-// Service is a snapshotter and the socket that serves it.
+// Service is a snapshotter and a differ, and the socket that serves them.
 type Service struct {
 	snapshotter  snapshots.Snapshotter
+	containerd   *diff.Client
 	listener     *listener
 	server       *grpc.Server
 	health       *health.Server
@@ -56,13 +60,18 @@ func New(ctx context.Context, cfg config.Config) (*Service, error) {
 	if err != nil {
 		return nil, errors.Join(err, ln.Close(), ln.release())
 	}
-	return assemble(sn, ln), nil
+	containerd, err := diff.NewClient(cfg.ContainerdAddress, cfg.ContentRoot)
+	if err != nil {
+		return nil, errors.Join(err, sn.Close(), ln.Close(), ln.release())
+	}
+	return assemble(sn, containerd, OpenDiffer(containerd.Services(), sn, cfg.Root), ln), nil
 }
 
-// assemble registers the APIs of sn on a server for ln.
-func assemble(sn snapshots.Snapshotter, ln *listener) *Service {
+// assemble registers the APIs of sn and of the differ on a server for ln.
+func assemble(sn snapshots.Snapshotter, containerd *diff.Client, differ *diff.Differ, ln *listener) *Service {
 	s := &Service{
 		snapshotter: sn,
+		containerd:  containerd,
 		listener:    ln,
 		server: grpc.NewServer(
 			grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
@@ -78,6 +87,7 @@ func assemble(sn snapshots.Snapshotter, ln *listener) *Service {
 	}
 	s.close = sync.OnceValue(s.shutdown)
 	snapshotsapi.RegisterSnapshotsServer(s.server, snapshotservice.FromSnapshotter(sn))
+	diffapi.RegisterDiffServer(s.server, diffservice.FromApplierAndComparer(differ, differ))
 	healthapi.RegisterHealthServer(s.server, s.health)
 	return s
 }
@@ -141,7 +151,7 @@ func (s *Service) Close() error { return s.close() }
 // the address goes last, so that a successor finds a root nobody holds.
 func (s *Service) shutdown() error {
 	s.server.Stop()
-	return errors.Join(s.listener.Close(), s.snapshotter.Close(), s.listener.release())
+	return errors.Join(s.listener.Close(), s.containerd.Close(), s.snapshotter.Close(), s.listener.release())
 }
 
 // notify tells the service manager, if there is one. A failure is only

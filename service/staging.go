@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/core/mount"
+
+	"github.com/strata-snapshotter/strata/diff"
+	"github.com/strata-snapshotter/strata/snapshotter"
+)
+
+// staging is the snapshotter as the differ sees it.
+type staging struct{ *snapshotter.Snapshotter }
+
+// Stage implements diff.Staging.
+func (s staging) Stage(ctx context.Context, mounts []mount.Mount) (diff.Stage, error) {
+	stage, err := s.Snapshotter.Stage(ctx, mounts)
+	if err != nil {
+		return nil, err // a nil *snapshotter.Stage would be a diff.Stage that is not nil
+	}
+	return stage, nil
+}
