@@ -21,6 +21,10 @@ import (
 // read is a stream of its own there.
 const apiPiece = 1 << 20
 
+// maxWindow is how far back a zstd frame may refer, in bytes: so much memory can one
+// ask for. It is what "zstd -19 --long=24" makes; plain levels up to 19 need half.
+const maxWindow = 16 << 20
+
 // layer is the tar of a blob, and counts how much of the blob went into it.
 type layer struct {
 	inflate.Reader
@@ -45,7 +49,7 @@ func (d *Differ) openLayer(ctx context.Context, desc ocispec.Descriptor, p packi
 		return nil, err
 	}
 	in := newInput(ctx, blob, desc.Size, progress)
-	reader, err := inflate.Open(in, format, inflate.Options{})
+	reader, err := inflate.Open(in, format, inflate.Options{MaxWindow: maxWindow})
 	if err != nil {
 		return nil, err
 	}
