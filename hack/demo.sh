@@ -129,10 +129,15 @@ write_config() {
 		  capabilities = ["rebase", "remap-ids"]
 		  [proxy_plugins.strata.exports]
 		    root = "$dir/strata"
+		[proxy_plugins.strata-diff]
+		  type = "diff"
+		  address = "$dir/strata.sock"
 		[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
 		  platform = "linux/$(go env GOARCH)"
 		  snapshotter = "strata"
-		  differ = "walking"
+		  differ = "strata-diff"
+		[plugins.'io.containerd.service.v1.diff-service']
+		  default = ["strata-diff", "walking"]
 	TOML
 	return 0
 }
@@ -151,7 +156,7 @@ wait_for() {
 
 start_strata() {
 	"$repo/bin/containerd-strata-grpc" --config "$dir/strata.toml" --root "$dir/strata" \
-		--address "$dir/strata.sock" --log-level info </dev/null >"$dir/strata.log" 2>&1 &
+		--address "$dir/strata.sock" --containerd-address "$dir/c.sock" --log-level info </dev/null >"$dir/strata.log" 2>&1 &
 	strata_pid=$!
 	wait_for "$strata_pid" strata test -S "$dir/strata.sock"
 }
