@@ -23,7 +23,8 @@ type alone struct {
 	block    int64 // of the file system, in bytes
 	inodes   int64
 	bytes    int64
-	recount  bool // something counted was removed again
+	recount  bool     // something counted was removed again
+	dropped  []string // directories that were implicit, and were removed again
 	metaSeen metaCache
 }
 
@@ -42,10 +43,29 @@ func (a *alone) run() error {
 		return err
 	}
 	a.block = max(fs.Bsize, blockLen)
+	if err := a.bareRoot(); err != nil {
+		return err
+	}
 	if err := a.each(a.entry); err != nil {
 		return err
 	}
 	return a.finish()
+}
+
+// bareRoot takes from the directory what its own parent may have handed down, a
+// default ACL and a group: it would get into everything made in it.
+func (a *alone) bareRoot() error {
+	fd := a.tree.root.fd
+	for _, acl := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+		err := unix.Fremovexattr(fd, acl)
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
+			return err
+		}
+	}
+	if err := unix.Fchown(fd, int(a.meta.uid), int(a.meta.gid)); err != nil {
+		return err
+	}
+	return unix.Fchmod(fd, 0o755)
 }
 
 func (a *alone) entry(e *entry) error {
@@ -186,6 +206,7 @@ func (a *alone) clear(dirfd int, path, base string) error {
 	a.recount = true
 	a.metaSeen.forget()
 	if n := a.tree.dirs[path]; n != nil {
+		a.dropChecks(n)
 		if err := a.tree.forget(n); err != nil {
 			return err
 		}
@@ -194,6 +215,17 @@ func (a *alone) clear(dirfd int, path, base string) error {
 		return fmt.Errorf("replace %s: %w", quote(path), err)
 	}
 	return nil
+}
+
+// dropChecks remembers what is still to be asked when n, or a part of it, goes:
+// what went in before would have gone through a link of the layers below, and
+// would have been refused below a file.
+func (a *alone) dropChecks(n *node) {
+	n.walk(func(d *node) {
+		if d.asked && !d.fresh && !d.parent.hidden() {
+			a.dropped = append(a.dropped, d.path)
+		}
+	})
 }
 
 // replacing runs fn, which makes something at l, and once more after removing
@@ -313,7 +345,9 @@ func (a *alone) finish() error {
 		}
 	}
 	slices.Sort(a.result.Needs.Dirs)
+	a.result.Needs.Checks = append(a.result.Needs.Checks, slices.DeleteFunc(a.dropped, a.tree.opaqueAbove)...)
 	slices.Sort(a.result.Needs.Checks)
+	a.result.Needs.Checks = slices.Compact(a.result.Needs.Checks)
 	a.result.Empty = a.inodes == 0 && len(a.tree.dirs) == 1 && !a.recount
 	a.result.OpaqueRoot = a.tree.root.opaque
 	a.result.Inodes, a.result.Bytes = a.inodes+int64(len(a.tree.dirs)), a.bytes
@@ -385,7 +419,11 @@ func (a *alone) makeWhiteout(n *node, dirfd int, target string, hidden bool) err
 		}
 		return errors.Join(err, errdefs.ErrAlreadyExists)
 	}
-	var err error
+	var st unix.Stat_t
+	err := unix.Fstatat(dirfd, target, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil && a.isWhiteout(dirfd, target, &st) {
+		return nil // and counted
+	}
 	if a.opts.OverrideStat {
 		err = a.opts.Xattrs.MakeXattrWhiteout(dirfd, target)
 	} else {

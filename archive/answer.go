@@ -53,25 +53,24 @@ type asking struct {
 	made map[string]bool // directories of the patch
 }
 
+// all asks for parents before children: what look concludes of a directory relies
+// on what was asked of those it is in.
 func (q *asking) all(ctx context.Context, needs Needs) error {
-	for _, path := range needs.Checks {
+	paths := slices.Concat(needs.Dirs, needs.Checks)
+	slices.Sort(paths)
+	there := map[string]bool{}
+	for _, path := range slices.Compact(paths) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := q.look(path); err != nil {
+		var err error
+		if there[path], err = q.look(path); err != nil {
 			return err
 		}
 	}
 	var found []string
 	for _, path := range needs.Dirs {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		there, err := q.look(path)
-		if err != nil {
-			return err
-		}
-		if there {
+		if there[path] {
 			found = append(found, path)
 		}
 	}
@@ -111,11 +110,11 @@ func (q *asking) look(path string) (bool, error) {
 	}
 	fd, err := openBeneath(int(q.Merged.Fd()), "./"+dir)
 	switch {
-	case errors.Is(err, unix.ENOENT):
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
+		// A link or a file on the way is none that was asked for: the layer put a
+		// directory with an entry of its own in its place first.
 		q.gone[path] = true
 		return false, nil
-	case errors.Is(err, unix.ELOOP):
-		return false, mounted("a part of %s is a link in the layers below", quote(path))
 	case err != nil:
 		return false, fmt.Errorf("look for directory %s below: %w", quote(dir), err)
 	}

@@ -40,7 +40,9 @@ type Result struct {
 	DiffID digest.Digest
 	Size   int64
 	// Bytes and Inodes are what the directory takes on disk: hard links once,
-	// holes not, the directory itself included.
+	// holes not, the directory itself included. Both are -1 where that was not
+	// counted: the layer removed something of its own again, or was extracted
+	// onto others.
 	Bytes, Inodes int64
 	// Empty: no entries. OpaqueRoot: everything below is hidden.
 	Empty, OpaqueRoot bool

@@ -30,7 +30,7 @@ func Apply(ctx context.Context, src Source, dir *os.File, opts Options) (Result,
 	opts = opts.withDefaults()
 	return extract(ctx, src, opts, func(x *extraction) error {
 		a := &alone{extraction: x, tree: newTree(dir)}
-		err := errors.Join(a.run(), a.writers.close(), a.tree.close())
+		err := errors.Join(a.writers.end(a.run()), a.tree.close())
 		var mounted *needsMounted
 		if errors.As(err, &mounted) {
 			x.result = Result{Needs: Needs{Mounted: mounted.reason}}
@@ -245,5 +245,5 @@ func empty(dir *os.File) error {
 	if err != nil {
 		return err
 	}
-	return removeContents(os.NewFile(uintptr(fd), dir.Name()))
+	return removeContents(os.NewFile(uintptr(fd), dir.Name()), 0)
 }

@@ -82,7 +82,9 @@ func (a *alone) linkTarget(target place, e *entry) (int, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
-	switch {
+	switch dir := a.tree.dirs[target.path]; {
+	case dir != nil && dir.entry == nil && !dir.fresh && !dir.parent.hidden():
+		err = mounted("%s is a hard link to %s, which is a directory unless the layers below have a link there", quote(e.name), quote(target.path))
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		err = bad("entry %s is a hard link to the directory %s", quote(e.name), quote(target.path))
 	case a.isWhiteout(dirfd, target.base, &st):

@@ -39,7 +39,7 @@ func (m *metadata) file(fd int, e *entry, created uint32) error {
 	if m.override {
 		return m.overrideFile(fd, e)
 	}
-	if e.uid != m.uid || e.gid != m.gid {
+	if e.uid != m.uid || e.gid != m.gid || created == unknownMode {
 		if err := unix.Fchown(fd, int(e.uid), int(e.gid)); err != nil {
 			return m.ownerError(e, err)
 		}
@@ -124,7 +124,7 @@ func (m *metadata) xattrs(e *entry, set func(key string, value []byte) error) er
 		case err == nil:
 		case errors.Is(err, unix.ENOTSUP):
 			m.warn("no xattrs", fmt.Sprintf("the file system does not keep attribute %s of %s", quote(x.key), quote(e.name)))
-		case errors.Is(err, unix.EPERM) && (e.noUserXattrs(x.key) || m.userns):
+		case errors.Is(err, unix.EPERM) && (e.noUserXattrs(x.key) || m.userns || m.override):
 			m.warn("xattr "+x.key, fmt.Sprintf("%s can't have attribute %s here", quote(e.name), quote(x.key)))
 		case errors.Is(err, unix.ERANGE), errors.Is(err, unix.EINVAL), errors.Is(err, unix.E2BIG):
 			return bad("entry %s: attribute %s can't be set: %v", quote(e.name), quote(x.key), err)
@@ -139,8 +139,15 @@ func (m *metadata) allowed(key string) bool {
 	if strings.HasPrefix(key, "trusted.") {
 		return false
 	}
-	return m.ns != overlayutil.User || (!m.ns.IsOverlayXattr(key) && key != overrideStat)
+	if m.ns != overlayutil.User {
+		return true
+	}
+	return !m.ns.IsOverlayXattr(key) && !strings.HasPrefix(key, fuseOverlayfs) && key != overrideStat
 }
+
+// fuseOverlayfs begins fuse-overlayfs' own marks, which it reads where the kernel
+// can't mount an overlay for an ordinary user.
+const fuseOverlayfs = "user.fuseoverlayfs."
 
 // noUserXattrs: see xattr(7), only files and directories have user attributes.
 func (e *entry) noUserXattrs(key string) bool {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/strata-snapshotter/strata/overlayutil"
 	"golang.org/x/sys/unix"
@@ -28,7 +29,7 @@ func ApplyOnto(ctx context.Context, src Source, dir *os.File, opts Options) (Res
 			err = o.finish()
 		}
 		x.result.Bytes, x.result.Inodes = -1, -1
-		return errors.Join(err, x.writers.close())
+		return x.writers.end(err)
 	})
 }
 
@@ -78,7 +79,7 @@ func (o *onto) place(l place, e *entry, dir int) error {
 	case overlayutil.Whiteout:
 		return errors.Join(o.remove(dir, join(l.dir, l.target), l.target), o.skipContent(e))
 	case overlayutil.Opaque:
-		return errors.Join(o.clearBelow(dir, l.dir), o.skipContent(e))
+		return errors.Join(o.clearBelow(l.dir), o.skipContent(e))
 	}
 	if e.typ == typeDir {
 		return o.directory(l, e, dir)
@@ -178,8 +179,13 @@ func (o *onto) makeDir(dir int, path, base string) error {
 
 // remove removes path, and forgets what this layer had there.
 func (o *onto) remove(dir int, path, base string) error {
-	if err := removeAll(dir, base); err != nil {
+	wasDir, err := remove(dir, base)
+	if err != nil {
 		return fmt.Errorf("remove %s: %w", quote(path), err)
+	}
+	delete(o.made, path)
+	if !wasDir {
+		return nil // nearly always: what follows looks at every path of the layer
 	}
 	prefix := path + "/"
 	forget(o.made, path, prefix)
@@ -199,31 +205,79 @@ func forget[V any](m map[string]V, path, prefix string) {
 
 // clearBelow is an opaque marker: everything in the directory goes that this
 // layer did not make.
-func (o *onto) clearBelow(dir int, path string) error {
-	names, err := namesIn(dir)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		p := join(path, name)
-		if !o.made[p] {
-			if err := o.remove(dir, p, name); err != nil {
-				return err
-			}
-			continue
-		}
-		sub, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			continue
-		}
+func (o *onto) clearBelow(path string) error {
+	for todo := []string{path}; len(todo) > 0; {
+		at := todo[len(todo)-1]
+		dir, err := o.openDir(at)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(o.clearBelow(sub, p), unix.Close(sub)); err != nil {
+		kept, err := o.clearDir(dir, at)
+		if err == nil && at != path && !o.made[at] {
+			err = o.renew(dir, at)
+		}
+		if err := errors.Join(err, unix.Close(dir)); err != nil {
 			return err
 		}
+		todo = append(todo[:len(todo)-1], kept...)
 	}
 	return nil
+}
+
+// clearDir is clearBelow for one directory. It returns the directories that stay.
+func (o *onto) clearDir(dir int, path string) (kept []string, err error) {
+	names, err := namesIn(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		p := join(path, name)
+		if !o.made[p] && !o.within(p) {
+			if err := o.remove(dir, p, name); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return nil, err
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			kept = append(kept, p)
+		}
+	}
+	return kept, nil
+}
+
+// within tells whether this layer has something in the directory path, which has
+// no entry of its own.
+func (o *onto) within(path string) bool {
+	if _, ok := o.times[path]; ok {
+		return true
+	}
+	prefix := path + "/"
+	for p := range o.made {
+		if strings.HasPrefix(p, prefix) {
+			return true
+		}
+	}
+	for p := range o.times {
+		if strings.HasPrefix(p, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// renew makes an implicit directory look as if it had not been there before: what
+// the layers below say of it is hidden, too.
+func (o *onto) renew(fd int, path string) error {
+	o.made[path] = true
+	delete(o.times, path)
+	if err := errors.Join(o.dropXattrs(fd), o.plain(fd)); err != nil {
+		return err
+	}
+	return unix.Fchmod(fd, 0o755)
 }
 
 func (o *onto) hardLink(l place, e *entry, dir int) error {
@@ -234,13 +288,13 @@ func (o *onto) hardLink(l place, e *entry, dir int) error {
 	if target.path == "" {
 		return bad("entry %s is a hard link to the root", quote(e.name))
 	}
+	// What the link replaces goes first: the way to the target may lead through it.
+	if err := o.remove(dir, l.path, l.base); err != nil {
+		return err
+	}
 	at, err := o.lookup(target.dir)
 	if err != nil {
 		return bad("entry %s is a hard link to %s, which is not there", quote(e.name), quote(target.path))
-	}
-	path := join(at, target.base)
-	if path == l.path || hasPrefixDir(path, l.path) {
-		return bad("entry %s is a hard link to what it replaces", quote(e.name))
 	}
 	from, err := o.openDir(at)
 	if err != nil {
@@ -257,9 +311,6 @@ func (o *onto) link(l place, e *entry, dir, from int, base string) error {
 		return bad("entry %s is a hard link to %s, which is no file", quote(e.name), quote(e.link))
 	}
 	if err != nil {
-		return err
-	}
-	if err := o.remove(dir, l.path, l.base); err != nil {
 		return err
 	}
 	o.made[l.path] = true

@@ -47,66 +47,96 @@ func (o *onto) resolve(path string) (string, error) {
 
 // lookup is resolve without making anything: unix.ENOENT if it is not there.
 func (o *onto) lookup(path string) (string, error) {
-	return o.follow(path, func(string, string) error { return unix.ENOENT })
+	return o.follow(path, func(*walker, string) error { return unix.ENOENT })
 }
 
-// follow walks path component by component. missing is called where one is not
-// there.
-func (o *onto) follow(path string, missing func(at, base string) error) (string, error) {
-	at := ""
+// follow walks path. missing is called where a component is not there. Most paths
+// are there and have no links: those are opened at once.
+func (o *onto) follow(path string, missing func(w *walker, base string) error) (at string, err error) {
+	if fd, err := openBeneath(int(o.root.Fd()), "./"+path); err == nil {
+		return path, unix.Close(fd)
+	}
+	w := &walker{o: o, fd: -1}
+	if err := w.reset(""); err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, unix.Close(w.fd)) }()
 	links := 0
-	rest := path
-	for rest != "" {
+	for rest := path; rest != ""; {
 		base, more, _ := strings.Cut(rest, "/")
-		rest = more
-		switch base {
-		case "", ".":
-			continue
-		case "..":
-			at, _ = splitLast(at)
-			continue
-		}
-		link, err := o.step(at, base)
+		link, err := w.step(base)
 		if errors.Is(err, unix.ENOENT) {
-			err = missing(at, base)
+			if err = missing(w, base); err == nil {
+				continue // it is there now
+			}
 		}
 		if err != nil {
 			return "", err
 		}
+		rest = more
 		if link == "" {
-			at = join(at, base)
 			continue
 		}
 		if links++; links > maxLinks {
 			return "", bad("%s leads through more than %d links", quote(path), maxLinks)
 		}
 		if strings.HasPrefix(link, "/") {
-			at = ""
+			if err := w.reset(""); err != nil {
+				return "", err
+			}
 		}
 		rest = link + "/" + rest
 	}
-	return at, nil
+	return w.at, nil
 }
 
-// step looks at base in the directory at: a link is returned, anything else must
-// be a directory.
-func (o *onto) step(at, base string) (link string, err error) {
-	dir, err := o.openDir(at)
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, unix.Close(dir)) }()
-	var st unix.Stat_t
-	if err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return "", err
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
+// walker is a directory on the way along a path: its descriptor, and its own path,
+// which has no links. It goes down one name at a time, so that a path costs its
+// length, not the square of it.
+type walker struct {
+	o  *onto
+	fd int
+	at string
+}
+
+// step goes into base. Where base is a link it stays, and returns the link.
+func (w *walker) step(base string) (link string, err error) {
+	switch base {
+	case "", ".":
 		return "", nil
-	case unix.S_IFLNK:
-		return readLink(dir, base)
+	case "..":
+		up, _ := splitLast(w.at)
+		return "", w.reset(up)
 	}
-	return "", bad("%s is no directory, but entries of the layer are in it", quote(join(at, base)))
+	fd, err := unix.Openat(w.fd, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	switch {
+	case err == nil:
+		return "", w.move(fd, join(w.at, base))
+	case !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.ENOTDIR):
+		return "", err
+	}
+	link, err = readLink(w.fd, base)
+	if errors.Is(err, unix.EINVAL) { // no link
+		return "", bad("%s is no directory, but entries of the layer are in it", quote(join(w.at, base)))
+	}
+	return link, err
+}
+
+// reset goes to path, which has no links.
+func (w *walker) reset(path string) error {
+	fd, err := w.o.openDir(path)
+	if err != nil {
+		return err
+	}
+	return w.move(fd, path)
+}
+
+func (w *walker) move(fd int, at string) (err error) {
+	if w.fd >= 0 {
+		err = unix.Close(w.fd)
+	}
+	w.fd, w.at = fd, at
+	return err
 }
 
 func readLink(dir int, base string) (string, error) {
@@ -118,15 +148,11 @@ func readLink(dir int, base string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-func (o *onto) makeMissing(at, base string) error {
-	if err := o.noteTime(at); err != nil {
+func (o *onto) makeMissing(w *walker, base string) error {
+	if err := o.noteTime(w.at); err != nil {
 		return err
 	}
-	dir, err := o.openDir(at)
-	if err != nil {
-		return err
-	}
-	return errors.Join(o.makeDir(dir, join(at, base), base), unix.Close(dir))
+	return o.makeDir(w.fd, join(w.at, base), base)
 }
 
 // noteTime remembers when a directory was changed, if it is not of this layer's
@@ -163,8 +189,11 @@ func listXattrs(fd int) ([]string, error) {
 			return nil, err
 		}
 		var names []string
-		for name := range bytes.SplitSeq(bytes.TrimRight(buf[:n], "\x00"), []byte{0}) {
-			names = append(names, string(name))
+		// An overlay counts its own marks in the size, and leaves them out here.
+		for name := range bytes.SplitSeq(buf[:n], []byte{0}) {
+			if len(name) > 0 {
+				names = append(names, string(name))
+			}
 		}
 		return names, nil
 	}

@@ -41,6 +41,7 @@ var pieceBuffers = sync.Pool{New: func() any { b := make([]byte, pieceSize); ret
 type stream struct {
 	ctx  context.Context
 	free chan *piece
+	made int         // pieces there are, at most pieces
 	in   chan *piece // to the parser; closed at the end
 	err  error       // why it ended, io.EOF for the end; set before in is closed
 
@@ -61,10 +62,6 @@ func newStream(ctx context.Context, src Source) *stream {
 		in:     make(chan *piece, pieces),
 		hashed: make(chan struct{}),
 		hash:   sha256.New(),
-	}
-	for range pieces {
-		buf := pieceBuffers.Get().(*[]byte) //nolint:errcheck,forcetypeassert // the pool holds nothing else
-		s.free <- &piece{buf: *buf, free: s.free}
 	}
 	toHash := make(chan *piece, pieces)
 	go s.hashAll(toHash)
@@ -100,7 +97,18 @@ func (s *stream) pump(src Source, toHash chan<- *piece) {
 	}
 }
 
+// take returns a free piece, or a new one: most layers are small and need few.
 func (s *stream) take() *piece {
+	select {
+	case p := <-s.free:
+		return p
+	default:
+	}
+	if s.made < pieces {
+		s.made++
+		buf, _ := pieceBuffers.Get().(*[]byte) // it holds nothing else
+		return &piece{buf: *buf, free: s.free}
+	}
 	select {
 	case p := <-s.free:
 		return p
@@ -143,7 +151,7 @@ func (s *stream) close() {
 		p.release()
 	}
 	<-s.hashed
-	for range pieces {
+	for range s.made {
 		p := <-s.free
 		pieceBuffers.Put(&p.buf)
 	}

@@ -125,8 +125,8 @@ func (h header) entry(size int64) (*entry, error) {
 		{108, 8, "uid", func(n int64) bool { e.uid = uint32(n); return validID(n) }},
 		{116, 8, "gid", func(n int64) bool { e.gid = uint32(n); return validID(n) }},
 		{136, 12, "mtime", func(n int64) bool { e.mtime.sec = n; return true }},
-		{329, 8, "major", func(n int64) bool { e.major = uint32(n); return fits(n) }},
-		{337, 8, "minor", func(n int64) bool { e.minor = uint32(n); return fits(n) }},
+		{329, 8, "major", func(n int64) bool { e.major = uint32(n); return n >= 0 && n < maxMajor }},
+		{337, 8, "minor", func(n int64) bool { e.minor = uint32(n); return n >= 0 && n < maxMinor }},
 	} {
 		if f.at >= 329 && (!h.hasMagic() || !e.isDevice()) {
 			continue // v7 has no device numbers, and files need none
@@ -145,5 +145,10 @@ func validID(n int64) bool { return n >= 0 && n < math.MaxUint32 }
 
 func (e *entry) isDevice() bool { return e.typ == typeChar || e.typ == typeBlock }
 
-// fits says whether n is a device number.
-func fits(n int64) bool { return n >= 0 && n <= math.MaxUint32 }
+// The kernel's device numbers have 12 and 20 bits (include/linux/kdev_t.h), and
+// mknod(2) cuts off what is beyond: the device 4096:0 would become 0:0, which is
+// a whiteout.
+const (
+	maxMajor = 1 << 12
+	maxMinor = 1 << 20
+)

@@ -6,7 +6,6 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -56,6 +55,18 @@ func newTree(root *os.File) *tree {
 func (n *node) hidden() bool {
 	for ; n != nil; n = n.parent {
 		if n.opaque || n.fresh {
+			return true
+		}
+	}
+	return false
+}
+
+// opaqueAbove says whether a directory that path is in, or was in before it was
+// removed, hides what the layers below have.
+func (t *tree) opaqueAbove(path string) bool {
+	for path != "" {
+		path, _ = splitLast(path)
+		if n := t.dirs[path]; n != nil && n.opaque {
 			return true
 		}
 	}
@@ -179,46 +190,5 @@ func openBeneath(rootfd int, rel string) (int, error) {
 			return fd, err
 		}
 		at, rel = fd, rest
-	}
-}
-
-// removeAll removes dirfd/base, which is of this layer's making, whatever it is.
-func removeAll(dirfd int, base string) error {
-	err := unix.Unlinkat(dirfd, base, 0)
-	if err == nil || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
-		return err
-	}
-	fd, err := unix.Openat(dirfd, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	if err := removeContents(os.NewFile(uintptr(fd), base)); err != nil {
-		return err
-	}
-	return unix.Unlinkat(dirfd, base, unix.AT_REMOVEDIR)
-}
-
-// removeContents empties dir and closes it.
-func removeContents(dir *os.File) (err error) {
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	for {
-		names, err := dir.Readdirnames(1024)
-		if len(names) == 0 {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		}
-		for _, name := range names {
-			if err := removeAll(int(dir.Fd()), name); err != nil {
-				return err
-			}
-		}
-		if _, err := dir.Seek(0, 0); err != nil {
-			return err
-		}
 	}
 }

@@ -177,11 +177,15 @@ func (ws *writers) settle() error {
 	return ws.err
 }
 
-// close ends the writers. Every file has got its last part.
-func (ws *writers) close() error {
+// end ends the writers, every file of which has got its last part, and returns why
+// extracting ended: err, which may be the error of a writer already, or theirs.
+func (ws *writers) end(err error) error {
 	for _, w := range ws.list {
 		close(w.in)
 	}
 	ws.wg.Wait()
+	if err != nil {
+		return err
+	}
 	return ws.err
 }

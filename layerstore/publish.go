@@ -76,8 +76,15 @@ func (s *Store) putManifest(in *os.File, n uint64, m Manifest) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	if err := durable.WriteFile(dir, layerFile, append(b, '\n'), 0o600); err != nil {
+	write := durable.WriteFile
+	if s.volatile {
+		write = durable.ReplaceFile
+	}
+	if err := write(dir, layerFile, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("number %d: %w", n, err)
+	}
+	if s.inOrder {
+		return nil // syncing the directory it is moved to takes the name along
 	}
 	return s.sync(dir.Sync)
 }

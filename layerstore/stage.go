@@ -92,7 +92,8 @@ func (s *Store) SyncSnapshot(ctx context.Context, n uint64, inodes int64) error 
 	})
 }
 
-// WriteSeal keeps v, as JSON, beside active snapshot n.
+// WriteSeal keeps v, as JSON, beside active snapshot n: through a restart, not
+// through a power cut, after which nobody goes on with an extraction.
 func (s *Store) WriteSeal(n uint64, v any) (err error) {
 	defer func() { err = s.rootError(err) }()
 	b, err := json.Marshal(v)
@@ -104,7 +105,7 @@ func (s *Store) WriteSeal(n uint64, v any) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	return durable.WriteFile(dir, sealFile, b, 0o600)
+	return durable.ReplaceFile(dir, sealFile, b, 0o600)
 }
 
 // maxSeal bounds what is read into memory. A layer can need many directories.

@@ -119,8 +119,12 @@ func TestWriteFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close() //nolint:errcheck // a directory opened for reading
-	for _, want := range []string{"first, which is longer", "second"} {
-		if err := WriteFile(dir, "f", []byte(want), 0o640); err != nil {
+	for i, want := range []string{"first, which is longer", "second", "third"} {
+		write := WriteFile
+		if i == 2 {
+			write = ReplaceFile
+		}
+		if err := write(dir, "f", []byte(want), 0o640); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(filepath.Join(path, "f"))

@@ -11,10 +11,20 @@ import (
 )
 
 // WriteFile makes name in the open directory dir hold data: a temporary file is
-// written, synced and renamed over it, so that a crash leaves either what was
+// written, synced and renamed over it, so that a power cut leaves either what was
 // there or all of data. The rename itself is durable once dir is synced, which
 // is left to the caller, who often has more to do there.
-func WriteFile(dir *os.File, name string, data []byte, mode uint32) (err error) {
+func WriteFile(dir *os.File, name string, data []byte, mode uint32) error {
+	return replaceFile(dir, name, data, mode, (*os.File).Sync)
+}
+
+// ReplaceFile is WriteFile for what only has to survive the process: a crash of
+// it leaves one or the other, a power cut may leave nothing.
+func ReplaceFile(dir *os.File, name string, data []byte, mode uint32) error {
+	return replaceFile(dir, name, data, mode, func(*os.File) error { return nil })
+}
+
+func replaceFile(dir *os.File, name string, data []byte, mode uint32, sync func(*os.File) error) error {
 	dirfd := int(dir.Fd())
 	tmp := name + ".tmp"
 	fd, err := unix.Openat(dirfd, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
@@ -22,7 +32,7 @@ func WriteFile(dir *os.File, name string, data []byte, mode uint32) (err error) 
 		return fmt.Errorf("create %s: %w", tmp, err)
 	}
 	f := os.NewFile(uintptr(fd), tmp)
-	if err := writeSyncClose(f, data); err != nil {
+	if err := writeSyncClose(f, data, sync); err != nil {
 		return errors.Join(err, unix.Unlinkat(dirfd, tmp, 0))
 	}
 	if err := unix.Renameat(dirfd, tmp, dirfd, name); err != nil {
@@ -31,10 +41,10 @@ func WriteFile(dir *os.File, name string, data []byte, mode uint32) (err error) 
 	return nil
 }
 
-func writeSyncClose(f *os.File, data []byte) error {
+func writeSyncClose(f *os.File, data []byte, sync func(*os.File) error) error {
 	_, err := f.Write(data)
 	if err == nil {
-		err = f.Sync()
+		err = sync(f)
 	}
 	return errors.Join(err, f.Close())
 }
