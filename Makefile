@@ -11,6 +11,8 @@ TOOLS    := $(CURDIR)/.cache/bin
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 10s
+# The small corpus that bench makes where CORPUS names no other.
+BENCHCORPUS := .cache/bench-corpus
 # Unit tests are all packages but the end-to-end tests; narrow with PKG=./metadata/...
 PKG      ?= $(shell go list ./... | grep -v '/integration')
 # RUN=REGEXP narrows both kinds of tests.
@@ -76,6 +78,12 @@ check-generated: build ## are the checked-in generated files current?
 .PHONY: fuzz
 fuzz: ## every fuzzer for FUZZTIME (10s)
 	$(call step,fuzz,hack/fuzz.sh $(FUZZTIME))
+
+.PHONY: bench
+bench: ## against containerd's own unpack, as root; CORPUS=DIR: real layers, PAIRS=N, BENCH=FLAGS
+	$(call step,bench deps,hack/deps.sh demo)
+	$(if $(CORPUS),,$(call step,bench corpus,go run ./bench/mkcorpus -o $(BENCHCORPUS)))
+	$(call step,bench,go run ./bench -corpus $(or $(CORPUS),$(BENCHCORPUS)) -n $(or $(PAIRS),$(if $(CORPUS),5,3)) $(BENCH))
 
 .PHONY: clean
 clean: ## remove what was built; downloaded tools stay in .cache

@@ -35,7 +35,7 @@ func (p *piece) release() {
 }
 
 // pieceBuffers keeps the buffers of finished streams for the next ones.
-var pieceBuffers = sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }}
+var pieceBuffers sync.Pool
 
 // stream reads a Source ahead, hashes all of it, and lets one reader parse it.
 type stream struct {
@@ -106,8 +106,10 @@ func (s *stream) take() *piece {
 	}
 	if s.made < pieces {
 		s.made++
-		buf, _ := pieceBuffers.Get().(*[]byte) // it holds nothing else
-		return &piece{buf: *buf, free: s.free}
+		if buf, ok := pieceBuffers.Get().(*[]byte); ok {
+			return &piece{buf: *buf, free: s.free}
+		}
+		return &piece{buf: make([]byte, pieceSize), free: s.free}
 	}
 	select {
 	case p := <-s.free:

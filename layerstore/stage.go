@@ -122,8 +122,12 @@ func (s *Store) ReadSeal(n uint64, v any) (err error) {
 	}
 	f := os.NewFile(uintptr(fd), sealFile)
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if st, err := f.Stat(); err != nil || st.Size() > maxSeal {
-		return fmt.Errorf("seal of snapshot number %d is too large (%v): %w", n, err, errdefs.ErrDataLoss)
+	st, err := f.Stat()
+	if err != nil {
+		return s.rootError(err)
+	}
+	if st.Size() > maxSeal {
+		return fmt.Errorf("seal of snapshot number %d has %d bytes: %w", n, st.Size(), errdefs.ErrDataLoss)
 	}
 	if err := json.NewDecoder(f).Decode(v); err != nil {
 		return fmt.Errorf("seal of snapshot number %d: %w (%w)", n, err, errdefs.ErrDataLoss)

@@ -114,10 +114,11 @@ func (tx *Tx) Chain(n uint64) ([]Layer, error) {
 		if r.kind != snapshots.KindCommitted {
 			return nil, fmt.Errorf("snapshot %q has children but is %v: %w", r.name, r.kind, errdefs.ErrDataLoss)
 		}
-		for _, number := range []uint64{r.patch, r.layer} {
-			if number == 0 && number == r.patch {
-				continue
-			}
+		numbers := []uint64{r.patch, r.layer}
+		if r.patch == 0 {
+			numbers = numbers[1:]
+		}
+		for _, number := range numbers {
 			l, err := tx.GetLayer(number)
 			if err != nil {
 				return nil, fmt.Errorf("snapshot %q: %w", r.name, err)
