@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,14 +93,24 @@ func (l *fileList) sync(dir *os.File, inOrder bool) error {
 	if l.many || !inOrder {
 		return unix.Syncfs(int(dir.Fd()))
 	}
+	// Side by side: a journal takes those that come at the same time in one
+	// commit, and would need one for each that comes after another.
+	var g errgroup.Group
+	g.SetLimit(maxSyncs)
 	for _, rel := range l.paths {
-		// What was removed since it was seen needs no syncing.
-		if err := syncFile(dir, rel); err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
+		g.Go(func() error {
+			// What was removed since it was seen needs no syncing.
+			if err := syncFile(dir, rel); err != nil && !errors.Is(err, unix.ENOENT) {
+				return err
+			}
+			return nil
+		})
 	}
-	return nil
+	return g.Wait()
 }
+
+// maxSyncs is how many files are synced at a time. Each takes a thread.
+const maxSyncs = 32
 
 // writesInOrder says whether the file system of dir keeps one journal of
 // metadata changes, so that syncing a change makes all earlier ones durable: xfs
