@@ -189,12 +189,16 @@ func (x *extraction) fill(fd int, e *entry, created uint32) error {
 				return x.tar.cut(err)
 			}
 			sent += int64(len(b))
+			if int64(len(b)) == e.stored {
+				f.whole(b, offset, from)
+				return nil
+			}
 			f.put(b, offset, from, sent == e.stored)
 			offset += int64(len(b))
 		}
 	}
 	if e.stored == 0 {
-		f.put(nil, 0, nil, true)
+		f.whole(nil, 0, nil)
 	}
 	return nil
 }

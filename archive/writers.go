@@ -38,10 +38,11 @@ type chunk struct {
 // writers fill files at the same time as the stream is read and names are made.
 // One file stays with one writer, which keeps its parts in order.
 type writers struct {
-	list []*writer
-	next int
-	open chan struct{} // a token for each file
-	wg   sync.WaitGroup
+	list  []*writer
+	next  int
+	batch []chunk       // whole files, of one piece, not handed to a writer yet
+	open  chan struct{} // a token for each file
+	wg    sync.WaitGroup
 
 	mu   sync.Mutex
 	idle *sync.Cond
@@ -50,8 +51,12 @@ type writers struct {
 }
 
 type writer struct {
-	in chan chunk
+	in chan []chunk
 }
+
+// maxBatch is how many small files go to a writer at a time: handing over one
+// costs about as much as writing it.
+const maxBatch = 16
 
 // writerCount: creating names is the work of another goroutine and inflating of
 // a third, so two keep two cores busy.
@@ -61,11 +66,13 @@ func newWriters() *writers {
 	ws := &writers{open: make(chan struct{}, maxOpenFiles)}
 	ws.idle = sync.NewCond(&ws.mu)
 	for range writerCount() {
-		w := &writer{in: make(chan chunk, 2*pieces)}
+		w := &writer{in: make(chan []chunk, 2*pieces)}
 		ws.list = append(ws.list, w)
 		ws.wg.Go(func() {
-			for c := range w.in {
-				c.write()
+			for batch := range w.in {
+				for _, c := range batch {
+					c.write()
+				}
 			}
 		})
 	}
@@ -78,21 +85,60 @@ func (ws *writers) start(fd int, e *entry, created uint32, meta *metadata) *outF
 	ws.mu.Lock()
 	ws.busy++
 	ws.mu.Unlock()
+	return &outFile{fd: fd, entry: e, created: created, meta: meta, pending: ws}
+}
+
+// turn returns the writer whose turn it is.
+func (ws *writers) turn() *writer {
 	ws.next = (ws.next + 1) % len(ws.list)
-	return &outFile{fd: fd, entry: e, created: created, meta: meta, writer: ws.list[ws.next], pending: ws}
+	return ws.list[ws.next]
+}
+
+// flush hands the files that were put aside to a writer.
+func (ws *writers) flush() {
+	if len(ws.batch) > 0 {
+		ws.turn().in <- ws.batch
+		ws.batch = nil
+	}
+}
+
+// whole queues a file with all of its content, which is in one piece or empty.
+// Files of one piece are put aside until there are some: a batch that held several
+// pieces could hold all there are, and nobody would go on.
+func (f *outFile) whole(data []byte, offset int64, from *piece) {
+	ws := f.pending
+	if len(ws.batch) > 0 && from != nil && ws.batch[0].from != from {
+		ws.flush()
+	}
+	if from != nil {
+		from.hold()
+	}
+	if ws.batch == nil {
+		ws.batch = make([]chunk, 0, maxBatch)
+	}
+	ws.batch = append(ws.batch, chunk{file: f, data: data, offset: offset, from: from, last: true})
+	if len(ws.batch) == maxBatch {
+		ws.flush()
+	}
 }
 
 // put queues content. The piece it is part of is released once it is written.
 func (f *outFile) put(data []byte, offset int64, from *piece, last bool) {
-	if from != nil {
-		from.hold()
+	from.hold()
+	f.send(chunk{file: f, data: data, offset: offset, from: from, last: last})
+}
+
+func (f *outFile) send(c chunk) {
+	if f.writer == nil {
+		f.pending.flush()
+		f.writer = f.pending.turn()
 	}
-	f.writer.in <- chunk{file: f, data: data, offset: offset, from: from, last: last}
+	f.writer.in <- []chunk{c}
 }
 
 // abort ends a file whose content did not come to its end.
 func (f *outFile) abort() {
-	f.writer.in <- chunk{file: f, last: true, abort: true}
+	f.send(chunk{file: f, last: true, abort: true})
 }
 
 func (c chunk) write() {
@@ -169,6 +215,7 @@ func (ws *writers) failed() error {
 
 // settle waits until all files are finished: for what must come after them.
 func (ws *writers) settle() error {
+	ws.flush()
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	for ws.busy > 0 {
@@ -180,6 +227,7 @@ func (ws *writers) settle() error {
 // end ends the writers, every file of which has got its last part, and returns why
 // extracting ended: err, which may be the error of a writer already, or theirs.
 func (ws *writers) end(err error) error {
+	ws.flush()
 	for _, w := range ws.list {
 		close(w.in)
 	}
