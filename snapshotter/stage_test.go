@@ -321,3 +321,50 @@ func TestFailedCommitRemovesItsPatch(t *testing.T) {
 	checkStore(t, s)
 	mustCommit(t, s, "top", "default/1/extract-top")
 }
+
+// A patch has the directories that lead to those it is about. What the layer says
+// of them must show, not what the layers below say.
+func TestPatchBelowADirectoryWithAnEntry(t *testing.T) {
+	bothWays(t, func(t *testing.T, late bool) {
+		s, l := open(t, Config{}), layers{}
+		l.unpack(t, s, "base", "", false, l.add(t, privateDir, tar.Header{Typeflag: tar.TypeDir, Name: "d/e/", Mode: 0o711, Uid: 7, Gid: 8}))
+		l.unpack(t, s, "top", "base", late, l.add(t, tar.Header{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o750, Uid: 9, Gid: 9},
+			tar.Header{Typeflag: tar.TypeReg, Name: "d/e/file"}))
+		mounted(t, prepare(t, s, "c", "top"), func(dir string) {
+			for rel, want := range map[string][2]uint32{"d": {9, 9}, "d/e": {7, 8}} {
+				if got := owners(t, filepath.Join(dir, rel)); got != want {
+					t.Errorf("%s belongs to %v, want %v", rel, got, want)
+				}
+			}
+			fi, err := os.Stat(filepath.Join(dir, "d"))
+			if err != nil || fi.Mode().Perm() != 0o750 {
+				t.Errorf("d: %v, %v", fi.Mode(), err)
+			}
+		})
+	})
+}
+
+// A transaction that fails after the directory was moved: the snapshot is as it
+// was, and can be committed.
+func TestFailedTransactionTakesThePublishBack(t *testing.T) {
+	s := open(t, Config{})
+	prepare(t, s, "a", "")
+	write(t, filepath.Join(upper(t, s, "a"), "mine"), "data")
+	sn, err := s.get("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := metadata.Commit{Key: "a", Name: "c", Blob: "sha256:broken", DiffID: "sha256:broken"}
+	content, err := s.store.Seal(ctx, sn.Number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.publish(ctx, request, sn.Number, content); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+	checkStore(t, s)
+	if got := list(t, upper(t, s, "a")); !slices.Equal(got, []string{"mine"}) {
+		t.Errorf("the snapshot holds %v", got)
+	}
+	mustCommit(t, s, "c", "a")
+}
