@@ -56,13 +56,7 @@ func (a *alone) run() error {
 // default ACL and a group: it would get into everything made in it.
 func (a *alone) bareRoot() error {
 	fd := a.tree.root.fd
-	for _, acl := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
-		err := unix.Fremovexattr(fd, acl)
-		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
-			return err
-		}
-	}
-	if err := unix.Fchown(fd, int(a.meta.uid), int(a.meta.gid)); err != nil {
+	if err := a.meta.bare(fd); err != nil {
 		return err
 	}
 	return unix.Fchmod(fd, 0o755)

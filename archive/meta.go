@@ -56,6 +56,17 @@ func (m *metadata) file(fd int, e *entry, created uint32) error {
 	return setTimes(fd, e.mtime)
 }
 
+// bare takes from a new file what the directory it was made in handed down.
+func (m *metadata) bare(fd int) error {
+	for _, acl := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+		err := unix.Fremovexattr(fd, acl)
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
+			return err
+		}
+	}
+	return unix.Fchown(fd, int(m.uid), int(m.gid))
+}
+
 // node sets the metadata of what can't, or should not, be opened: links,
 // devices, pipes, and further names of files. Nothing is followed.
 func (m *metadata) node(dirfd int, name string, e *entry) error {

@@ -130,13 +130,7 @@ func (o *onto) plain(fd int) error {
 	if o.opts.OverrideStat {
 		return nil
 	}
-	for _, acl := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
-		err := unix.Fremovexattr(fd, acl)
-		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
-			return err
-		}
-	}
-	return unix.Fchown(fd, int(o.meta.uid), int(o.meta.gid))
+	return o.meta.bare(fd)
 }
 
 func (o *onto) directory(l place, e *entry, dir int) error {

@@ -25,12 +25,6 @@ func (s *Store) OpenUpper(n uint64) (*os.File, error) {
 	return dir, s.rootError(err)
 }
 
-// OpenLayer opens the directory of layer n.
-func (s *Store) OpenLayer(n uint64) (*os.File, error) {
-	dir, err := openDir(int(s.layers.Fd()), name(n)+"/"+fsName)
-	return dir, s.rootError(err)
-}
-
 // NumberOfUpper reads the number of the active snapshot whose upperdir path is.
 func (s *Store) NumberOfUpper(path string) (uint64, bool) {
 	rest, ok := strings.CutPrefix(path, s.alias+"/"+snapshotsDir+"/")

@@ -202,6 +202,11 @@ func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapsh
 	if err := s.store.ResetSnapshot(active.Number, layerstore.DefaultAttrs()); err != nil {
 		return err
 	}
+	// Until it is done the seal says that it is to be done: a Commit that comes
+	// after a failure, or a crash, must not take half a layer for a whole one.
+	if err := s.store.WriteSeal(active.Number, sealed); err != nil {
+		return err
+	}
 	info := active.Info
 	info.Labels = map[string]string{snapshots.LabelSnapshotRef: "overlay"} // also over nothing
 	mounts, err := s.mounts(metadata.Snapshot{Info: info, Number: active.Number}, chain)

@@ -225,6 +225,33 @@ func TestLayerThatNeedsItsBlobAgainWithoutIt(t *testing.T) {
 	mustRemove(t, s, "default/1/extract-top")
 }
 
+// A layer whose extraction onto those below it failed at Commit can't be committed
+// as it is; the next Commit extracts it once more.
+func TestCommitAfterAFailedExtraction(t *testing.T) {
+	s, l := open(t, Config{}), layers{}
+	s.UseUnpacker(l)
+	l.unpack(t, s, "base", "", false, l.add(t, tar.Header{Typeflag: tar.TypeReg, Name: "f"}))
+	m := prepare(t, s, "default/1/extract-top", "")
+	desc := l.add(t, tar.Header{Typeflag: tar.TypeLink, Name: "g", Linkname: "f"})
+	if err := l.apply(t, s, m, desc); err != nil {
+		t.Fatal(err)
+	}
+	blob := l[desc.Digest]
+	delete(l, desc.Digest)
+	for range 2 {
+		if err := s.Commit(ctx, "top", "default/1/extract-top", snapshots.WithParent("base")); !errdefs.IsNotFound(err) {
+			t.Errorf("without its blob: %v", err)
+		}
+	}
+	l[desc.Digest] = blob
+	mustCommit(t, s, "top", "default/1/extract-top", snapshots.WithParent("base"))
+	mounted(t, prepare(t, s, "c", "top"), func(dir string) {
+		if got := list(t, dir); !slices.Equal(got, []string{"f", "g"}) {
+			t.Errorf("shows %v", got)
+		}
+	})
+}
+
 func TestSealSurvivesARestart(t *testing.T) {
 	s, l := open(t, Config{}), layers{}
 	l.unpack(t, s, "base", "", false, l.add(t, privateDir))
