@@ -37,7 +37,8 @@ type Config struct {
 	// Alias is the path to the same directory that mount options name. Empty:
 	// Root itself.
 	Alias string
-	// Volatile leaves out what makes changes survive a power cut.
+	// Volatile leaves out what makes changes survive a power cut. A root that was
+	// open like that when the machine went down can't be opened again.
 	Volatile bool
 }
 
@@ -61,7 +62,8 @@ type Store struct {
 
 // Open locks the root, which must not be in use by another process
 // (ErrUnavailable names it), creates what is missing in it and begins to delete
-// what an earlier process left in the trash.
+// what an earlier process left in the trash. ErrFailedPrecondition: it was open
+// with Config.Volatile when the machine went down.
 func Open(cfg Config) (_ *Store, err error) {
 	if err := os.MkdirAll(cfg.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("create root: %w", classify(err))
@@ -79,6 +81,9 @@ func Open(cfg Config) (_ *Store, err error) {
 		return nil, fmt.Errorf("open root: %w", err)
 	}
 	if s.lock, err = durable.Acquire(s.root, lockName); err != nil {
+		return nil, err
+	}
+	if err := s.checkVolatile(); err != nil {
 		return nil, err
 	}
 	if err := s.openDirs(); err != nil {
@@ -124,7 +129,11 @@ func (s *Store) openDirs() (err error) {
 func (s *Store) Close() error {
 	s.stop()
 	<-s.stopped
-	return s.closeFiles()
+	var err error
+	if s.volatile {
+		err = s.endVolatile()
+	}
+	return errors.Join(err, s.closeFiles())
 }
 
 func (s *Store) closeFiles() error {

@@ -77,8 +77,11 @@ func (s *Store) putManifest(in *os.File, n uint64, m Manifest) (err error) {
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	write := durable.WriteFile
-	if s.volatile {
+	switch {
+	case s.volatile:
 		write = durable.ReplaceFile
+	case s.inOrder:
+		write = durable.PlaceFile
 	}
 	if err := write(dir, layerFile, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("number %d: %w", n, err)

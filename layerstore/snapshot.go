@@ -16,7 +16,7 @@ const (
 )
 
 // MakeSnapshot makes snapshots/N with an empty upperdir, whose own metadata is
-// attrs, and a workdir. When it returns, both survive a power cut.
+// attrs, and a workdir. Both survive a power cut once SyncSnapshots was called.
 //
 // The caller holds Begin(n) until the snapshot's transaction is committed.
 func (s *Store) MakeSnapshot(n uint64, attrs RootAttrs) (err error) {
@@ -34,10 +34,12 @@ func (s *Store) MakeSnapshot(n uint64, attrs RootAttrs) (err error) {
 	}
 	// The rename comes last: syncing the directory it goes to then covers all
 	// that was done before it, on file systems that write changes in order.
-	if err := rename(s.staging, name(n), s.snapshots, name(n)); err != nil {
-		return err
-	}
-	return s.sync(s.syncSnapshots.Do)
+	return rename(s.staging, name(n), s.snapshots, name(n))
+}
+
+// SyncSnapshots makes the snapshots that were made so far survive a power cut.
+func (s *Store) SyncSnapshots() error {
+	return s.rootError(s.sync(s.syncSnapshots.Do))
 }
 
 func (s *Store) fillSnapshot(n uint64, attrs RootAttrs) (err error) {

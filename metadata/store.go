@@ -52,17 +52,24 @@ type Store struct {
 	close   func() error
 }
 
+// Option changes how a store is opened.
+type Option func(*bolt.Options)
+
+// Volatile leaves it to the kernel when transactions are written: after a power cut
+// the file may be damaged. Close writes all of them.
+func Volatile() Option { return func(o *bolt.Options) { o.NoSync = true } }
+
 // Open opens the store at path, creating it where there is none.
 //
 // A store that a newer Strata wrote is refused with ErrFailedPrecondition and
 // not touched; a damaged one with ErrDataLoss; one that another process holds
 // with ErrUnavailable, after ten seconds.
-func Open(path string) (*Store, error) {
+func Open(path string, opts ...Option) (*Store, error) {
 	exists, err := inspect(path, openTimeout)
 	if err != nil {
 		return nil, err
 	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{
+	options := &bolt.Options{
 		Timeout:         openTimeout,
 		InitialMmapSize: mmapSize,
 		FreelistType:    bolt.FreelistMapType,
@@ -70,7 +77,11 @@ func Open(path string) (*Store, error) {
 		// costs more the more pages are free.
 		NoFreelistSync: true,
 		NoStatistics:   true,
-	})
+	}
+	for _, opt := range opts {
+		opt(options)
+	}
+	db, err := bolt.Open(path, 0o600, options)
 	if err != nil {
 		return nil, openError(path, err)
 	}
@@ -120,7 +131,11 @@ func (s *Store) View(fn func(*Tx) error) error {
 func (s *Store) Close() error { return s.close() }
 
 func (s *Store) shutdown() error {
-	return errors.Join(s.giveBackNumbers(), s.db.Close())
+	err := s.giveBackNumbers()
+	if s.db.NoSync {
+		err = errors.Join(err, s.db.Sync())
+	}
+	return errors.Join(err, s.db.Close())
 }
 
 // Path returns the file the store is in.

@@ -5,6 +5,7 @@ package snapshotter
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -135,8 +136,22 @@ func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, 
 	if err != nil {
 		return err
 	}
-	if !mapped {
-		return s.store.MakeSnapshot(n, attrs)
+	if mapped {
+		err = s.makeMapped(ctx, info, n, base, attrs, ids)
+	} else {
+		err = s.store.MakeSnapshot(n, attrs)
 	}
-	return s.makeMapped(ctx, info, n, base, attrs, ids)
+	if err != nil || forExtraction(info) {
+		return err
+	}
+	return s.store.SyncSnapshots()
+}
+
+// forExtraction says whether a layer is to be extracted into a new snapshot. Nobody
+// goes on with that after a power cut, so its directory need not survive one before
+// Commit. containerd's unpacker sets the label; older clients have only the key,
+// before which containerd's metadata puts the namespace.
+func forExtraction(info snapshots.Info) bool {
+	key := info.Name[strings.LastIndexByte(info.Name, '/')+1:]
+	return info.Labels[snapshots.LabelSnapshotRef] != "" || strings.HasPrefix(key, snapshots.UnpackKeyPrefix+"-")
 }

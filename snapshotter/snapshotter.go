@@ -56,7 +56,8 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := layerstore.Open(layerstore.Config{Root: cfg.Root, Alias: alias, Volatile: cfg.Durability == DurabilityNone})
+	volatile := cfg.Durability == DurabilityNone
+	store, err := layerstore.Open(layerstore.Config{Root: cfg.Root, Alias: alias, Volatile: volatile})
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +71,11 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 	if err := s.probe(ctx); err != nil {
 		return nil, err
 	}
-	if s.meta, err = metadata.Open(store.DatabasePath()); err != nil {
+	var opts []metadata.Option
+	if volatile {
+		opts = append(opts, metadata.Volatile())
+	}
+	if s.meta, err = metadata.Open(store.DatabasePath(), opts...); err != nil {
 		return nil, err
 	}
 	return s, s.recover(ctx)

@@ -24,6 +24,32 @@ func ReplaceFile(dir *os.File, name string, data []byte, mode uint32) error {
 	return replaceFile(dir, name, data, mode, func(*os.File) error { return nil })
 }
 
+// PlaceFile is WriteFile for file systems that write metadata changes in order: the
+// data is on its blocks, and durable once a later change there is synced.
+func PlaceFile(dir *os.File, name string, data []byte, mode uint32) error {
+	return replaceFile(dir, name, data, mode, func(f *os.File) error { return WaitWritten(int(f.Fd())) })
+}
+
+// StartWriting lets the kernel begin to write the data of an open file.
+func StartWriting(fd int) error { return syncRange(fd, unix.SYNC_FILE_RANGE_WRITE) }
+
+// WaitWritten returns when all data of an open file is on its blocks. Neither its size
+// nor where the blocks are is durable then, nor is a device's cache flushed: that takes
+// syncing a change that comes later, and a file system that writes changes in order. See
+// sync_file_range(2).
+func WaitWritten(fd int) error {
+	return syncRange(fd, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+}
+
+func syncRange(fd, flags int) error {
+	for {
+		err := unix.SyncFileRange(fd, 0, 0, flags)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
 func replaceFile(dir *os.File, name string, data []byte, mode uint32, sync func(*os.File) error) error {
 	dirfd := int(dir.Fd())
 	tmp := name + ".tmp"

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+
+	"github.com/strata-snapshotter/strata/internal/testutil"
+	"github.com/strata-snapshotter/strata/metadata"
+)
+
+// A committed layer is whole after a power cut right after Commit: one that is synced
+// file by file, one that has too many files for that, and those that were written by
+// somebody else than our differ.
+func TestCommittedLayersSurviveAPowerCut(t *testing.T) {
+	for _, fstype := range []string{"ext4", "xfs"} {
+		for _, files := range []int{1, 40, 700} {
+			t.Run(fmt.Sprint(fstype, " ", files, " files"), func(t *testing.T) {
+				testutil.RequireRoot(t)
+				dir := testutil.LoopFS(t, fstype, 400)
+				s := openRoot(t, filepath.Join(dir, "root"))
+				l := layers{}
+				desc := l.add(t, manyFiles(files)...)
+				l.unpack(t, s, "known", "", false, desc)
+				l.unpack(t, s, "late", "known", true, l.add(t, append(manyFiles(files), tar.Header{Typeflag: tar.TypeSymlink, Name: "d/link", Linkname: "elsewhere"})...))
+				writeForeign(t, s, files)
+				want := layerTrees(t, s, "known", "late", "foreign")
+				testutil.CutPower(t, dir, func() { _ = s.Close() }) // its disk is gone
+				s = openRoot(t, filepath.Join(dir, "root"))
+				defer closeRoot(t, s)
+				for name, tree := range layerTrees(t, s, "known", "late", "foreign") {
+					if !maps.Equal(tree, want[name]) {
+						t.Errorf("layer of %q has %d entries after the cut, %d before, or they differ", name, len(tree), len(want[name]))
+					}
+				}
+			})
+		}
+	}
+}
+
+func openRoot(t *testing.T, root string) *Snapshotter {
+	t.Helper()
+	s, err := New(context.Background(), Config{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func closeRoot(t *testing.T, s *Snapshotter) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func manyFiles(n int) []tar.Header {
+	headers := []tar.Header{{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o751}}
+	for i := range n {
+		headers = append(headers, tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d/file-%d", i), Uid: i})
+	}
+	return headers
+}
+
+// writeForeign commits what another differ, or a container, wrote.
+func writeForeign(t *testing.T, s *Snapshotter, files int) {
+	t.Helper()
+	prepare(t, s, "default/1/extract-foreign", "known")
+	// Not through a mount: unmounting an overlay syncs what is below.
+	for i := range files {
+		write(t, filepath.Join(upper(t, s, "default/1/extract-foreign"), fmt.Sprintf("more/file-%d", i)), fmt.Sprint(i))
+	}
+	mustCommit(t, s, "foreign", "default/1/extract-foreign")
+}
+
+// layerTrees reads what committed snapshots add: what a file is and what is in it.
+func layerTrees(t *testing.T, s *Snapshotter, names ...string) map[string]map[string]string {
+	t.Helper()
+	trees := map[string]map[string]string{}
+	for _, name := range names {
+		info, err := s.Stat(ctx, name)
+		if err != nil || info.Kind != snapshots.KindCommitted {
+			t.Fatalf("%q: %v, %v", name, info.Kind, err)
+		}
+		var layer uint64
+		err = s.meta.View(func(tx *metadata.Tx) error {
+			found, err := tx.Get(name)
+			layer = found.Layer
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		trees[name] = readTree(t, s.store.LayerPath(layer))
+	}
+	return trees
+}
+
+func readTree(t *testing.T, root string) map[string]string {
+	t.Helper()
+	tree := map[string]string{}
+	err := filepath.Walk(root, func(path string, info os.FileInfo, err error) error {
+		if err != nil {
+			return err
+		}
+		what := fmt.Sprint(info.Mode(), info.ModTime().UnixNano())
+		if info.Mode().IsRegular() {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			what += string(b)
+		}
+		tree[path] = what
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
