@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -22,36 +23,48 @@ type blob interface {
 	io.Closer
 }
 
-// openBlob opens the blob of desc for reading. The store's directory is only
-// looked into after containerd said that the caller's namespace has the blob: it
-// holds the blobs of all namespaces.
+// openBlob opens the blob of desc for reading, and returns how to wait for containerd's
+// word that the caller's namespace has it: the store's directory holds the blobs of all
+// namespaces. The question is on its way while the blob is read from there; nothing of
+// what was read may be kept before the answer.
 //
 // ErrNotFound: the namespace has no such blob. ErrInvalidArgument: desc is wrong.
 // ErrDataLoss: the file is not as long as it was when it was stored.
-func (d *Differ) openBlob(ctx context.Context, desc ocispec.Descriptor) (blob, error) {
+func (d *Differ) openBlob(ctx context.Context, desc ocispec.Descriptor) (_ blob, allowed func() error, err error) {
 	if err := desc.Digest.Validate(); err != nil {
-		return nil, fmt.Errorf("digest %q: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
+		return nil, nil, fmt.Errorf("digest %q: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
 	}
-	info, err := d.cfg.Content.Info(ctx, desc.Digest)
-	if err != nil {
-		return nil, fmt.Errorf("find blob %s: %w", desc.Digest, err)
+	answer := make(chan error, 1)
+	go func() { answer <- d.checkBlob(ctx, desc) }()
+	allowed = sync.OnceValue(func() error { return <-answer })
+	file, fileErr := d.openFile(ctx, desc)
+	if fileErr == nil {
+		return file, allowed, nil
 	}
-	if info.Size != desc.Size {
-		return nil, fmt.Errorf("blob %s has %d bytes, its descriptor says %d: %w", desc.Digest, info.Size, desc.Size, errdefs.ErrInvalidArgument)
+	if err := allowed(); err != nil {
+		return nil, nil, err
 	}
-	file, err := d.openFile(ctx, desc)
-	if err == nil {
-		return file, nil
+	if errdefs.IsDataLoss(fileErr) {
+		return nil, nil, fileErr
 	}
-	if errdefs.IsDataLoss(err) {
-		return nil, err
-	}
-	log.G(ctx).WithError(err).WithField("digest", desc.Digest).Debug("the blob is read through containerd's API")
+	log.G(ctx).WithError(fileErr).WithField("digest", desc.Digest).Debug("the blob is read through containerd's API")
 	reader, err := d.cfg.Content.ReaderAt(ctx, desc)
 	if err != nil {
-		return nil, fmt.Errorf("open blob %s: %w", desc.Digest, err)
+		return nil, nil, fmt.Errorf("open blob %s: %w", desc.Digest, err)
 	}
-	return reader, nil
+	return reader, allowed, nil
+}
+
+// checkBlob asks containerd whether the namespace has the blob as desc describes it.
+func (d *Differ) checkBlob(ctx context.Context, desc ocispec.Descriptor) error {
+	info, err := d.cfg.Content.Info(ctx, desc.Digest)
+	if err != nil {
+		return fmt.Errorf("find blob %s: %w", desc.Digest, err)
+	}
+	if info.Size != desc.Size {
+		return fmt.Errorf("blob %s has %d bytes, its descriptor says %d: %w", desc.Digest, info.Size, desc.Size, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 var errNoRoot = errors.New("the content store's directory is not known")

@@ -11,7 +11,9 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
@@ -124,11 +126,46 @@ func TestBlobDeletedWhileRead(t *testing.T) {
 	desc := s.put(ociTar, tarOf(t, testimage.File("file", string(make([]byte, 3<<20)))))
 	services := s.services()
 	services.Root = func(context.Context) (string, error) { return s.root, nil }
+	found := &answering{Store: services.Content, answered: make(chan struct{})}
+	services.Content = found
 	staging := &directoryStaging{dir: t.TempDir()}
-	d := diff.New(diff.Config{Services: services, Staging: deleting{staging, func() { s.collect() }}})
+	d := diff.New(diff.Config{Services: services, Staging: deleting{staging, func() { <-found.answered; s.collect() }}})
 	_, err := d.Apply(inNamespace(t), desc, bindMount(staging.dir, "rw"))
 	must(t, err)
 	if _, err := s.db.ContentStore().Info(inNamespace(t), desc.Digest); !errdefs.IsNotFound(err) {
 		t.Errorf("the blob was not deleted in between: %v", err)
+	}
+}
+
+// answering says when it was asked for a blob and has answered.
+type answering struct {
+	content.Store
+	answered chan struct{}
+}
+
+func (a *answering) Info(ctx context.Context, dgst digest.Digest) (content.Info, error) {
+	defer close(a.answered)
+	return a.Store.Info(ctx, dgst)
+}
+
+// What a blob of another namespace holds is not kept, although it is read at once.
+func TestBlobOfAnotherNamespaceIsNotKept(t *testing.T) {
+	s := newStore(t)
+	desc := s.put(ociTar, tarOf(t, testimage.File("file", "content")))
+	services := s.services()
+	services.Root = func(context.Context) (string, error) { return s.root, nil }
+	staging := &directoryStaging{dir: t.TempDir()}
+	d := diff.New(diff.Config{Services: services, Staging: staging})
+	ctx, foreign := namespaces.WithNamespace(t.Context(), "another"), t.TempDir()
+	for _, dir := range []string{staging.dir, foreign} {
+		if _, err := d.Apply(ctx, desc, bindMount(dir, "rw")); !errdefs.IsNotFound(err) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if len(staging.sealed) > 0 {
+		t.Error("the layer was sealed")
+	}
+	if names, err := os.ReadDir(foreign); err != nil || len(names) > 0 {
+		t.Errorf("written to a directory that nobody takes back: %v, %v", names, err)
 	}
 }

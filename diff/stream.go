@@ -4,6 +4,7 @@ package diff
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,20 +29,22 @@ const maxWindow = 16 << 20
 // layer is the tar of a blob, and counts how much of the blob went into it.
 type layer struct {
 	inflate.Reader
-	blob  blob
-	input *input
-	desc  ocispec.Descriptor
+	blob    blob
+	input   *input
+	desc    ocispec.Descriptor
+	allowed func() error // see openBlob
 }
 
 // openLayer opens the blob of desc and decompresses it. progress may be nil.
 func (d *Differ) openLayer(ctx context.Context, desc ocispec.Descriptor, p packing, progress func(int64)) (_ *layer, err error) {
-	blob, err := d.openBlob(ctx, desc)
+	blob, allowed, err := d.openBlob(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, blob.Close())
+			// Somebody without a right to the blob is told that, and nothing else.
+			err = errors.Join(cmp.Or(allowed(), err), blob.Close())
 		}
 	}()
 	format, err := p.format(blob)
@@ -53,7 +56,7 @@ func (d *Differ) openLayer(ctx context.Context, desc ocispec.Descriptor, p packi
 	if err != nil {
 		return nil, err
 	}
-	return &layer{Reader: reader, blob: blob, input: in, desc: desc}, nil
+	return &layer{Reader: reader, blob: blob, input: in, desc: desc, allowed: allowed}, nil
 }
 
 // Close gives back what openLayer took.

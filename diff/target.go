@@ -69,6 +69,10 @@ func (d *Differ) extract(ctx context.Context, l *layer, mounts []mount.Mount, sy
 			return archive.Result{}, fmt.Errorf("use the snapshot's directory: %w", err)
 		}
 	}
+	// What is written to a directory of somebody else's can't be taken back.
+	if err := l.allowed(); err != nil {
+		return archive.Result{}, err
+	}
 	if o, ok := overlayOf(mounts); ok && o.upper != "" && allEmpty(append(o.lowers, o.upper)) {
 		return d.extractUpper(ctx, l, o, sync)
 	}
