@@ -14,6 +14,7 @@ readonly bin="$PWD/.cache/bin"
 readonly containerd_version=v2.4.2
 readonly containerd17_version=v1.7.35
 readonly runc_version=v1.5.2
+readonly rootlesskit_version=v2.3.6
 
 # The tools' own modules must not see the caller's flags or workspace.
 export GOWORK=off GOFLAGS=-buildvcs=false
@@ -138,6 +139,18 @@ install_runc() {
 		die "could not build runc"
 }
 
+# Debian 12's rootlesskit 1.1 would do, but is not on every host's package list.
+install_rootlesskit() {
+	local module=github.com/rootless-containers/rootlesskit/v2
+	if has rootlesskit "$module" "$rootlesskit_version"; then
+		say "rootlesskit $rootlesskit_version: there"
+		return
+	fi
+	say "building rootlesskit $rootlesskit_version"
+	CGO_ENABLED=0 GOBIN="$bin" go install "$module/cmd/rootlesskit@$rootlesskit_version" ||
+		die "could not build rootlesskit"
+}
+
 install_tool() {
 	local program=$1 package=$2 module=$3 version
 	version=$(cd hack/tools && go list -m -f '{{.Version}}' "$module")
@@ -167,9 +180,11 @@ test_all() {
 	need mkfs.ext4 e2fsprogs
 	need newuidmap uidmap
 	need unshare util-linux
+	need setpriv util-linux
 	[ -e /opt/cni/bin/bridge ] || need_path /usr/lib/cni/bridge containernetworking-plugins
 	demo
 	install_runc
+	install_rootlesskit
 	install_containerd17
 }
 

@@ -12,5 +12,6 @@
 //
 //	STRATA_TEST_BIN          directory of the programs (default .cache/bin)
 //	STRATA_TEST_SNAPSHOTTER  another snapshotter's name, to tell whether a failure is Strata's ("overlayfs")
+//	STRATA_TEST_DAEMON       the daemon for a copy of a test in a user namespace; set by the tests themselves
 //	STRATA_TEST_RACE         "off" builds the daemon without the race detector
 package integration

@@ -73,6 +73,10 @@ func buildDaemon(dir string) error {
 	if env.snapshotter != "strata" {
 		return nil
 	}
+	if isRootless() {
+		env.strata = os.Getenv(daemonVariable)
+		return nil
+	}
 	env.strata = filepath.Join(dir, "containerd-strata-grpc")
 	args := []string{}
 	if os.Getenv("STRATA_TEST_RACE") != "off" {

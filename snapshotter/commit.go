@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/moby/sys/userns"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -64,6 +65,9 @@ func (s *Snapshotter) makeReady(ctx context.Context, active metadata.Snapshot, r
 	var sealed seal
 	err = s.store.ReadSeal(active.Number, &sealed)
 	if errdefs.IsNotFound(err) {
+		if err := losesDeletions(active, request); err != nil {
+			return r, err
+		}
 		r.content, err = s.store.Seal(ctx, active.Number)
 		return r, err
 	}
@@ -82,6 +86,16 @@ func (s *Snapshotter) makeReady(ctx context.Context, active metadata.Snapshot, r
 	r.content.DiffID = "" // layers belong to their chains, as yet
 	request.Patch, request.Blob, request.DiffID = patch, sealed.Blob.Digest, sealed.DiffID
 	return r, nil
+}
+
+// losesDeletions refuses a layer that another differ extracted in a user namespace
+// before its parent was known. containerd's applies it there through a mount, in
+// which it found nothing to delete: files that the image deleted would be back.
+func losesDeletions(active metadata.Snapshot, request *metadata.Commit) error {
+	if active.ParentNumber != 0 || request.Parent == "" || !isExtraction(active.Info) || !userns.RunningInUserNS() {
+		return nil
+	}
+	return fmt.Errorf("in a user namespace only Strata's differ can unpack a layer before its parent: name it in unpack_config, or take \"rebase\" from the proxy plugin's capabilities: %w", errdefs.ErrFailedPrecondition)
 }
 
 // chainAtCommit is the chain below a snapshot, with the parent it gets now.
