@@ -86,6 +86,16 @@ bench: ## against containerd's own unpack, as root; CORPUS=DIR: real layers, BEN
 	$(if $(CORPUS),,$(call step,bench corpus,go run ./bench/mkcorpus -o $(BENCHCORPUS)))
 	$(call step,bench,go run ./bench $(if $(CORPUS),-corpus $(CORPUS),-corpus $(BENCHCORPUS) $(BENCHSMALL)) $(BENCH))
 
+.PHONY: bench-sharing
+bench-sharing: ## pulls of images with common layers, as root; CORPUS=DIR, BENCH=FLAGS (-quick, -metadata too)
+	$(call step,bench deps,hack/deps.sh demo)
+	$(if $(CORPUS),,$(call step,bench corpus,go run ./bench/mkcorpus -o $(BENCHCORPUS)))
+	$(call step,bench-sharing,go run ./bench -sharing -n 3 -corpus $(or $(CORPUS),$(BENCHCORPUS)) $(BENCH))
+
+.PHONY: bench-metadata
+bench-metadata: ## operations on 100 to 100,000 snapshots, as root; BENCH=FLAGS (-quick)
+	$(call step,bench-metadata,go run ./bench -metadata -n 3 $(BENCH))
+
 .PHONY: clean
 clean: ## remove what was built; downloaded tools stay in .cache
 	rm -rf $(BIN)

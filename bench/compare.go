@@ -64,7 +64,11 @@ func differences(theirs, ours map[string]entry, implicit map[string]bool) (unkno
 		a, isTheirs := theirs[path]
 		b, isOurs := ours[path]
 		switch {
+		case b == ghost:
+			unknown = append(unknown, path+": Strata lists it, but does not have it")
 		case isTheirs && isOurs && a == b:
+		case !isOurs && a == ghost:
+			known = append(known, path+": containerd lists it, but does not have it")
 		case !isOurs:
 			unknown = append(unknown, path+": only containerd has it")
 		case !isTheirs:

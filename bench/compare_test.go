@@ -37,6 +37,24 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
+// containerd's whiteouts show where nothing is merged, and Strata's must not.
+func TestGhosts(t *testing.T) {
+	none, with := map[string]entry{}, map[string]entry{"/gone": ghost}
+	for name, test := range map[string]struct {
+		theirs, ours   map[string]entry
+		unknown, known int
+	}{
+		"containerd's": {with, none, 0, 1},
+		"Strata's":     {none, with, 1, 0},
+		"both's":       {with, with, 1, 0},
+	} {
+		unknown, known := differences(test.theirs, test.ours, nil)
+		if len(unknown) != test.unknown || len(known) != test.known {
+			t.Errorf("%s: unknown %q, known %q", name, unknown, known)
+		}
+	}
+}
+
 func makeTree(t *testing.T, change func(dir string) error) map[string]entry {
 	t.Helper()
 	dir := t.TempDir()

@@ -8,6 +8,12 @@
 //	make bench CORPUS=DIR           a corpus of real layers
 //	go run ./bench -corpus DIR -run '^whole' -n 5 -json result.json
 //	go run ./bench -corpus DIR -floor
+//	make bench-sharing              pulls of images with common layers
+//	make bench-metadata             operations on up to 100,000 snapshots
+//
+// The last two are -sharing and -metadata, which can be given together; with -quick
+// they take a minute. docs/benchmarks.md describes them; the rest of this is about
+// unpacking.
 //
 // # What is measured
 //
@@ -42,8 +48,8 @@
 // # Results
 //
 // A table, and with -json all single values. A goal is shown for real layers; "<" is
-// before one that was not reached. The exit code is 1 where an unpack
-// failed or trees differ in anything but what containerd is known to get wrong:
-// metadata of directories that a layer has no entry for. Slowness is no failure: a
-// machine may be shared.
+// before one that was not reached. The exit code is 1 where an unpack failed or trees
+// differ in anything but what containerd is known to get wrong: metadata of directories
+// that a layer has no entry for, and names of deleted files that are listed where nothing
+// is merged. Slowness is no failure: a machine may be shared.
 package main

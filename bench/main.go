@@ -31,6 +31,11 @@ type options struct {
 	floor  bool
 	list   bool
 	keep   bool
+
+	sharing    bool
+	metadata   bool
+	quick      bool
+	durability string
 }
 
 // errDifferences is what makes the exit code 1 when all could be measured.
@@ -68,8 +73,15 @@ func parse(args []string) (options, error) {
 	set.BoolVar(&o.floor, "floor", false, "measure decompression alone and creation of the trees alone")
 	set.BoolVar(&o.list, "list", false, "list the scenarios")
 	set.BoolVar(&o.keep, "keep-logs", false, "print the daemons' logs at the end")
+	set.BoolVar(&o.sharing, "sharing", false, "measure what images with common layers cost, instead of unpacking")
+	set.BoolVar(&o.metadata, "metadata", false, "measure operations on snapshots, instead of unpacking")
+	set.BoolVar(&o.quick, "quick", false, "with -sharing and -metadata: small, to try the program in a minute")
+	set.StringVar(&o.durability, "durability", "commit", "with -sharing and -metadata: Strata's, commit or none")
 	if err := set.Parse(args); err != nil {
 		return o, err
+	}
+	if o.durability != "commit" && o.durability != "none" {
+		return o, errors.New("-durability has to be commit or none")
 	}
 	if o.pairs < 1 || o.fstype != "ext4" && o.fstype != "xfs" {
 		return o, errors.New("-n has to be at least 1, and -fs ext4 or xfs")
@@ -79,7 +91,7 @@ func parse(args []string) (options, error) {
 	return o, err
 }
 
-func command(ctx context.Context, args []string, out io.Writer) (err error) {
+func command(ctx context.Context, args []string, out io.Writer) error {
 	o, err := parse(args)
 	if err != nil {
 		return err
@@ -87,6 +99,9 @@ func command(ctx context.Context, args []string, out io.Writer) (err error) {
 	// The unpacker would log what it can't clean up after an interrupt. We do that.
 	if err := log.SetLevel("fatal"); err != nil {
 		return err
+	}
+	if o.sharing || o.metadata {
+		return inWorkDir(o, func(o options, dir string) error { return measureShared(ctx, o, dir, out) })
 	}
 	corpus, err := openCorpus(o.corpus)
 	if err != nil {
@@ -98,6 +113,16 @@ func command(ctx context.Context, args []string, out io.Writer) (err error) {
 		}
 		return nil
 	}
+	return inWorkDir(o, func(o options, dir string) error {
+		if o.floor {
+			return floors(ctx, o, corpus, dir, out)
+		}
+		return benchmark(ctx, o, corpus, dir, out)
+	})
+}
+
+// inWorkDir runs do with a directory that goes afterwards.
+func inWorkDir(o options, do func(o options, dir string) error) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("needs root: it mounts file systems and extracts owners")
 	}
@@ -109,10 +134,32 @@ func command(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if o.floor {
-		return floors(ctx, o, corpus, dir, out)
+	return do(o, dir)
+}
+
+// measureShared measures what was asked for beside unpacking, in one run.
+func measureShared(ctx context.Context, o options, dir string, out io.Writer) (err error) {
+	if o.strata == "" {
+		o.strata = filepath.Join(dir, "containerd-strata-grpc")
+		if err := build(ctx, o.strata); err != nil {
+			return err
+		}
 	}
-	return benchmark(ctx, o, corpus, dir, out)
+	if o.quick {
+		o.pairs = min(o.pairs, 1)
+	}
+	report := newFigures(o, out)
+	// Also of what an interrupt has left undone.
+	defer func() { err = errors.Join(err, report.finish()) }()
+	if o.sharing {
+		if err := measureSharing(ctx, o, dir, report); err != nil {
+			return err
+		}
+	}
+	if o.metadata {
+		return measureOperations(ctx, o, dir, report)
+	}
+	return nil
 }
 
 func (o *options) absolute() (err error) {

@@ -25,6 +25,8 @@ type side struct {
 	differ      string
 	containerd  string // program
 	strata      string // program, empty for the side without
+	unpacks     int    // layers at once, in containerd's own pulls; 0: it makes none
+	extra       string // lines for Strata's configuration, of the snapshotter
 	fs          *filesystem
 	daemons     []*daemon // the one whose memory is reported is first
 	client      *containerd.Client

@@ -26,6 +26,10 @@ type entry struct {
 	content string      // digest, target, device number, other name
 }
 
+// ghost is a name that is listed, but not found: overlay shows a whiteout so where no
+// other layer has its directory, unless that is marked.
+var ghost = entry{content: "listed, but not found"}
+
 // scan describes every path below root.
 func scan(ctx context.Context, root string) (map[string]entry, error) {
 	entries := map[string]entry{}
@@ -38,6 +42,9 @@ func scan(ctx context.Context, root string) (map[string]entry, error) {
 			return err
 		}
 		e, err := describe(path, strings.TrimPrefix(path, root), first)
+		if errors.Is(err, fs.ErrNotExist) {
+			e, err = ghost, nil
+		}
 		entries["/"+strings.TrimPrefix(strings.TrimPrefix(path, root), "/")] = e
 		return err
 	})
