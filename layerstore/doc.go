@@ -12,6 +12,7 @@
 //	  snapshots/N/{fs,work}   an active snapshot: upperdir and workdir
 //	  staging/N               a directory being put together
 //	  trash/N                 removed, waiting to be deleted
+//	  external/N              of a layer in an additional store: where that is
 //	  empty/                  an empty directory: the second lower of a one-layer view
 //
 // # Order of writes

@@ -72,7 +72,7 @@ func openBeneath(root *os.File, rel string) (*os.File, error) {
 		part, rest := splitPath(rel)
 		fd, err := retry(func() (int, error) { return unix.Openat2(int(dir.Fd()), part, how) })
 		if errors.Is(err, unix.ENOSYS) {
-			fd, err = openByComponent(dir, part)
+			fd, err = openInMount(dir, part)
 		}
 		if owned {
 			err = errors.Join(err, dir.Close())
@@ -95,7 +95,8 @@ func splitPath(rel string) (part, rest string) {
 	return rel[:i], rel[i+1:]
 }
 
-// openByComponent is openat2 for kernels before 5.6.
+// openByComponent is openat2 for kernels before 5.6, with less to say: it follows
+// no link, and may enter mounts.
 func openByComponent(dir *os.File, rel string) (fd int, err error) {
 	at, owned := int(dir.Fd()), false
 	for part := range strings.SplitSeq(rel, "/") {

@@ -53,6 +53,8 @@ type Store struct {
 	root, layers, snapshots, staging, trash *os.File
 	syncLayers, syncSnapshots               *durable.Shared
 
+	externals externals
+
 	busy     busy
 	deleting deleting
 
@@ -106,6 +108,7 @@ func (s *Store) openDirs() (err error) {
 	}
 	for name, file := range map[string]**os.File{
 		layersDir: &s.layers, snapshotsDir: &s.snapshots, stagingDir: &s.staging, trashDir: &s.trash,
+		externalDir: &s.externals.dir,
 	} {
 		if err := mkdir(s.root, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
@@ -113,6 +116,9 @@ func (s *Store) openDirs() (err error) {
 		if *file, err = openDir(int(s.root.Fd()), name); err != nil {
 			return fmt.Errorf("open %s: %w", filepath.Join(s.path, name), err)
 		}
+	}
+	if err := s.loadNotes(); err != nil {
+		return err
 	}
 	s.inOrder = writesInOrder(s.root)
 	s.syncLayers = durable.NewShared(s.layers.Sync)
@@ -138,7 +144,7 @@ func (s *Store) Close() error {
 
 func (s *Store) closeFiles() error {
 	var errs []error
-	for _, f := range []*os.File{s.root, s.layers, s.snapshots, s.staging, s.trash} {
+	for _, f := range []*os.File{s.root, s.layers, s.snapshots, s.staging, s.trash, s.externals.dir} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}

@@ -18,7 +18,7 @@ const layerFile = "layer.json"
 
 // Manifest is what layer.json says of a layer.
 type Manifest struct {
-	Format  string `json:"format"` // FormatDirectory
+	Format  string `json:"format"` // FormatDirectory or FormatExternal
 	Version int    `json:"version"`
 	Number  uint64 `json:"number"`
 	// DiffID is there if the layer's stream was hashed and was that.
@@ -27,10 +27,18 @@ type Manifest struct {
 	// OpaqueRoot layers hide everything below them.
 	OpaqueRoot bool `json:"opaqueRoot,omitempty"`
 	// Patch layers have directories only, for the snapshot they were made for.
-	Patch   bool      `json:"patch,omitempty"`
-	Bytes   int64     `json:"bytes"`  // on disk, hard links once
-	Inodes  int64     `json:"inodes"` // the layer's own directory included
-	Created time.Time `json:"created"`
+	Patch bool `json:"patch,omitempty"`
+	// Size is the length of the layer's stream, in bytes, where that was hashed.
+	Size int64 `json:"size,omitempty"`
+	// Needs is what the layer asks of those below it, for whoever extracts layers.
+	Needs   json.RawMessage `json:"needs,omitempty"`
+	Bytes   int64           `json:"bytes"`  // on disk, hard links once
+	Inodes  int64           `json:"inodes"` // the layer's own directory included
+	Created time.Time       `json:"created"`
+	// Store and StoreLayer are, of external layers, the additional store and the
+	// path of the directory in it.
+	Store      string `json:"store,omitempty"`
+	StoreLayer string `json:"storeLayer,omitempty"`
 }
 
 // FormatDirectory is a layer that is an overlay layer directory.
@@ -61,12 +69,15 @@ func (s *Store) Publish(n uint64, content Content) (err error) {
 func (s *Store) writeManifest(n uint64, content Content) error {
 	return s.putManifest(s.snapshots, n, Manifest{
 		DiffID: content.DiffID, Empty: content.Empty, OpaqueRoot: content.OpaqueRoot,
-		Bytes: content.Bytes, Inodes: content.Inodes,
+		Bytes: content.Bytes, Inodes: content.Inodes, Size: content.Size, Needs: content.Needs,
 	})
 }
 
 func (s *Store) putManifest(in *os.File, n uint64, m Manifest) (err error) {
-	m.Format, m.Version, m.Number, m.Created = FormatDirectory, manifestVersion, n, time.Now().UTC()
+	m.Version, m.Number, m.Created = manifestVersion, n, time.Now().UTC()
+	if m.Format == "" {
+		m.Format = FormatDirectory
+	}
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
@@ -127,6 +138,12 @@ func (s *Store) dropWork(layer *os.File, n uint64) error {
 		return s.moveToTrash(layer, workName, name(n)+"."+workName)
 	}
 	return err
+}
+
+// OpenLayer opens the directory of layer n, for reading.
+func (s *Store) OpenLayer(n uint64) (*os.File, error) {
+	dir, err := openDir(int(s.layers.Fd()), name(n)+"/"+fsName)
+	return dir, s.rootError(err)
 }
 
 // ReadManifest reads layer.json of layer n.

@@ -72,7 +72,10 @@ func (r *remover) tree(ctx context.Context, dir *os.File, base, item string, dep
 }
 
 func (r *remover) contents(ctx context.Context, dir *os.File, base, item string, depth int) (err error) {
-	sub, err := openDir(int(dir.Fd()), base)
+	sub, err := openBeneath(dir, base) // not into a mount: what is in there is not ours
+	if errors.Is(err, unix.EXDEV) {
+		return fmt.Errorf("delete %s: something is mounted on it, unmount it: %w", base, unix.EBUSY)
+	}
 	if err != nil {
 		return err
 	}

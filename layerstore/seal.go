@@ -4,6 +4,7 @@ package layerstore
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 
 	"github.com/opencontainers/go-digest"
@@ -16,10 +17,11 @@ type Content struct {
 	// Empty: no entries, and a root that looks like any other. Such a layer
 	// adds nothing to a stack.
 	Empty bool
-	// OpaqueRoot and DiffID are what whoever extracted the layer found out; a walk
-	// does not.
+	// What follows is what whoever extracted the layer found out; a walk does not.
 	OpaqueRoot bool
 	DiffID     digest.Digest
+	Size       int64           // of the layer's stream, in bytes
+	Needs      json.RawMessage // see Manifest
 }
 
 // Seal measures the directory of active snapshot n and, unless the store is

@@ -85,8 +85,11 @@ func (s *Store) CheckSnapshot(n uint64) error {
 }
 
 // CheckLayer says whether the directory of layer n is there: ErrUnavailable
-// names it.
+// names it. See CheckExternals for layers of additional stores.
 func (s *Store) CheckLayer(n uint64) error {
+	if err := s.checkExternal(n); err != nil {
+		return err
+	}
 	return s.check(s.layers, name(n)+"/"+fsName, s.LayerPath(n))
 }
 

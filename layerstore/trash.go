@@ -40,6 +40,9 @@ func (s *Store) TrashLayer(n uint64) error {
 }
 
 func (s *Store) toTrash(from *os.File, item string) error {
+	if from == s.layers {
+		return s.layerToTrash(item)
+	}
 	return s.moveToTrash(from, item, item)
 }
 
