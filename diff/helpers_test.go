@@ -209,7 +209,7 @@ type directoryStaging struct {
 	sealErr  error
 }
 
-func (s *directoryStaging) Stage(_ context.Context, mounts []mount.Mount) (diff.Stage, error) {
+func (s *directoryStaging) Stage(_ context.Context, mounts []mount.Mount, _ ocispec.Descriptor) (diff.Stage, error) {
 	if len(mounts) != 1 || mounts[0].Source != s.dir {
 		return nil, errNotStaged
 	}
@@ -223,7 +223,12 @@ type directoryStage struct {
 }
 
 func (s *directoryStage) Dir() *os.File            { return s.file }
+func (s *directoryStage) MayAdopt() bool           { return false }
 func (s *directoryStage) Options() archive.Options { return archive.Options{} }
+
+func (s *directoryStage) Adopt(context.Context) (archive.Result, bool, error) {
+	return archive.Result{}, false, nil
+}
 
 func (s *directoryStage) Seal(_ context.Context, desc ocispec.Descriptor, result archive.Result) error {
 	s.sealed, s.results = append(s.sealed, desc), append(s.results, result)
@@ -282,9 +287,9 @@ type deleting struct {
 	do func()
 }
 
-func (d deleting) Stage(ctx context.Context, mounts []mount.Mount) (diff.Stage, error) {
+func (d deleting) Stage(ctx context.Context, mounts []mount.Mount, blob ocispec.Descriptor) (diff.Stage, error) {
 	d.do()
-	return d.directoryStaging.Stage(ctx, mounts)
+	return d.directoryStaging.Stage(ctx, mounts, blob)
 }
 
 // failing is a content store whose disk is full.

@@ -22,10 +22,11 @@ import (
 // Staging finds out about snapshots that layers are unpacked into.
 type Staging interface {
 	// Stage returns the empty upper directory of the active snapshot that mounts
-	// belong to, which nobody but the caller uses until Release. ErrNotFound: the
-	// mounts are not of this store, or something is in the directory already; the
-	// layer is then extracted onto the mounts.
-	Stage(ctx context.Context, mounts []mount.Mount) (Stage, error)
+	// belong to, which nobody but the caller uses until Release. It waits for others
+	// who extract the same blob. ErrNotFound: the mounts are not of this store, or
+	// something is in the directory already; the layer is then extracted onto the
+	// mounts.
+	Stage(ctx context.Context, mounts []mount.Mount, blob ocispec.Descriptor) (Stage, error)
 }
 
 // Stage is a snapshot that one layer is being extracted into.
@@ -34,6 +35,11 @@ type Stage interface {
 	Dir() *os.File
 	// Options are those of the layer: where marks are kept, limits.
 	Options() archive.Options
+	// MayAdopt says whether it is worth calling Adopt.
+	MayAdopt() bool
+	// Adopt gives the snapshot the layer of the blob, if that is here already. The
+	// caller has made sure that the client may have the blob.
+	Adopt(ctx context.Context) (result archive.Result, adopted bool, err error)
 	// Seal remembers for Commit that the directory holds the layer of desc, and that
 	// its blob has the diffID of result.
 	Seal(ctx context.Context, desc ocispec.Descriptor, result archive.Result) error
@@ -61,7 +67,7 @@ func checkTarget(mounts []mount.Mount) error {
 // targets of others are synced: a Stage is by its Commit.
 func (d *Differ) extract(ctx context.Context, l *layer, mounts []mount.Mount, sync bool) (archive.Result, error) {
 	if d.cfg.Staging != nil {
-		stage, err := d.cfg.Staging.Stage(ctx, mounts)
+		stage, err := d.cfg.Staging.Stage(ctx, mounts, l.desc)
 		if err == nil {
 			return extractStage(ctx, l, stage)
 		}
@@ -81,11 +87,25 @@ func (d *Differ) extract(ctx context.Context, l *layer, mounts []mount.Mount, sy
 
 func extractStage(ctx context.Context, l *layer, stage Stage) (_ archive.Result, err error) {
 	defer func() { err = errors.Join(err, stage.Release()) }()
+	if result, adopted, err := adopt(ctx, l, stage); adopted || err != nil {
+		return result, err
+	}
 	result, err := run(ctx, archive.Apply, l, stage.Dir(), stage.Options())
 	if err != nil {
 		return archive.Result{}, err
 	}
 	return result, stage.Seal(ctx, l.desc, result)
+}
+
+// adopt asks the stage for the layer once it is certain that the client has its blob.
+func adopt(ctx context.Context, l *layer, stage Stage) (archive.Result, bool, error) {
+	if !stage.MayAdopt() {
+		return archive.Result{}, false, nil
+	}
+	if err := l.allowed(); err != nil {
+		return archive.Result{}, false, err
+	}
+	return stage.Adopt(ctx)
 }
 
 // extractUpper is for an overlay with nothing below it. containerd's unpacker makes

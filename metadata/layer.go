@@ -147,18 +147,29 @@ func (tx *Tx) References(n uint64) ([]uint64, error) {
 	return refs, err
 }
 
-// refer notes that snapshot n refers to layer l, and adds the layer if the
-// store does not have it.
-func (tx *Tx) refer(l Layer, n uint64) error {
+// refer notes that snapshot n refers to layer l, and adds the layer if the store does
+// not have it. If it has another one of that diffID, the reference is to that one: who
+// extracts a layer that somebody else just published adopts it. The number of the layer
+// that is referred to is returned.
+func (tx *Tx) refer(l Layer, n uint64) (uint64, error) {
 	if l.Number == 0 {
-		return fmt.Errorf("snapshot number %d is committed without a layer: %w", n, errdefs.ErrInvalidArgument)
+		return 0, fmt.Errorf("snapshot number %d is committed without a layer: %w", n, errdefs.ErrInvalidArgument)
 	}
 	if !tx.HasLayer(l.Number) {
+		if l.DiffID != "" {
+			same, err := tx.LayerByDiffID(l.DiffID)
+			if err == nil {
+				return same.Number, tx.put(bucketRefs, pair(same.Number, n), nil)
+			}
+			if !errdefs.IsNotFound(err) {
+				return 0, err
+			}
+		}
 		if err := tx.addLayer(l); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return tx.put(bucketRefs, pair(l.Number, n), nil)
+	return l.Number, tx.put(bucketRefs, pair(l.Number, n), nil)
 }
 
 func (tx *Tx) addLayer(l Layer) error {

@@ -20,11 +20,13 @@ type Snapshot struct {
 	Number uint64
 	// ParentNumber is the parent's number, 0 without a parent.
 	ParentNumber uint64
-	// Layer is the number of the layer a committed snapshot adds, 0 otherwise.
+	// Layer is the number of the layer a committed snapshot adds, or the one that a
+	// staged one will add: an active snapshot that a layer was found for. 0 otherwise.
 	Layer uint64
 	// Patch is the number of the layer of directories on top of Layer, 0 for none.
 	Patch uint64
-	// Usage is what a committed snapshot was found to use.
+	// Usage is what a committed snapshot was found to use, its layer shared or not; see
+	// Charged.
 	Usage snapshots.Usage
 }
 
@@ -46,7 +48,8 @@ type Commit struct {
 	Labels map[string]string
 	Usage  snapshots.Usage
 	// Layer is what the snapshot adds to its chain. One that the store has
-	// already gets one reference more, and is left as it is.
+	// already, or one with a diffID that another layer of the store has, gets one
+	// reference more, and is left as it is.
 	Layer Layer
 	// Patch, if it has a number, goes on top of Layer: directories whose metadata
 	// the chain below decides.
@@ -157,12 +160,14 @@ func (tx *Tx) committedParent(key, parent string, notCommitted error) (uint64, e
 }
 
 // Commit turns the active snapshot Key into the committed snapshot Name, with
-// the same number.
+// the same number. The layer it has then is that of Layer, or the one of its diffID
+// that was there.
 //
 // ErrAlreadyExists: the name is taken. ErrNotFound: no such key, or no such
 // parent. ErrFailedPrecondition: the key is not active, or the parent is not
 // committed. ErrInvalidArgument: another parent than the snapshot has, or a
-// name or label that Create would refuse.
+// name or label that Create would refuse. ErrUnavailable: it became staged on another
+// layer meanwhile.
 func (tx *Tx) Commit(c Commit) (Snapshot, error) {
 	n, old, err := tx.committable(c)
 	if err != nil {
@@ -179,19 +184,22 @@ func (tx *Tx) Commit(c Commit) (Snapshot, error) {
 		name: c.Name, kind: snapshots.KindCommitted, parent: parent, layer: c.Layer.Number, patch: c.Patch.Number,
 		usage: c.Usage, created: t, updated: t, labels: cleanLabels(c.Labels),
 	}
+	if old.layer != 0 && old.layer != c.Layer.Number {
+		return Snapshot{}, fmt.Errorf("commit %q: it is staged on layer %d, not %d: %w", c.Key, old.layer, c.Layer.Number, errdefs.ErrUnavailable)
+	}
 	if err := tx.erase(n, old); err != nil {
 		return Snapshot{}, err
 	}
-	if err := tx.insert(n, r); err != nil {
-		return Snapshot{}, err
-	}
-	if err := tx.refer(c.Layer, n); err != nil {
+	if r.layer, err = tx.refer(c.Layer, n); err != nil {
 		return Snapshot{}, err
 	}
 	if c.Patch.Number != 0 {
-		if err := tx.refer(c.Patch, n); err != nil {
+		if _, err := tx.refer(c.Patch, n); err != nil {
 			return Snapshot{}, err
 		}
+	}
+	if err := tx.insert(n, r); err != nil {
+		return Snapshot{}, err
 	}
 	if c.Blob != "" {
 		if err := tx.BindBlob(c.Blob, c.DiffID); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-snapshotter/strata/diff"
 	"github.com/strata-snapshotter/strata/snapshotter"
@@ -15,8 +16,8 @@ import (
 type staging struct{ *snapshotter.Snapshotter }
 
 // Stage implements diff.Staging.
-func (s staging) Stage(ctx context.Context, mounts []mount.Mount) (diff.Stage, error) {
-	stage, err := s.Snapshotter.Stage(ctx, mounts)
+func (s staging) Stage(ctx context.Context, mounts []mount.Mount, blob ocispec.Descriptor) (diff.Stage, error) {
+	stage, err := s.Snapshotter.Stage(ctx, mounts, blob)
 	if err != nil {
 		return nil, err // a nil *snapshotter.Stage would be a diff.Stage that is not nil
 	}

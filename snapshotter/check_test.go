@@ -22,6 +22,10 @@ func checkStore(t *testing.T, s *Snapshotter) {
 		switch sn.Kind {
 		case snapshots.KindActive:
 			want[filepath.Dir(s.store.UpperPath(sn.Number))] = true
+			if sn.Layer != 0 { // staged
+				want[filepath.Dir(s.store.LayerPath(sn.Layer))] = true
+				break
+			}
 			if err := s.store.CheckSnapshot(sn.Number); err != nil {
 				t.Errorf("%s: %v", sn.Name, err)
 			}

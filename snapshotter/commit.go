@@ -4,8 +4,10 @@ package snapshotter
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -20,6 +22,8 @@ import (
 // without a parent can get one now (snapshots.WithParent). When Commit returns,
 // and unless Durability is none, the layer survives a power cut.
 //
+// An extracted layer that is in the store already is dropped for that one.
+//
 // ErrNotFound: no such key, or parent. ErrAlreadyExists: the name is taken.
 // ErrFailedPrecondition: the key is not active, or the parent not committed.
 // ErrInvalidArgument: it has another parent, or a label makes no sense.
@@ -29,6 +33,19 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 		return err
 	}
 	request := metadata.Commit{Key: key, Name: name, Parent: info.Parent, Labels: info.Labels}
+	for {
+		err := s.commit(ctx, request)
+		if !errors.Is(err, errStagedMeanwhile) {
+			return err
+		}
+	}
+}
+
+// errStagedMeanwhile is the reason to begin a Commit again: its layer was published
+// for somebody else who waited for it.
+var errStagedMeanwhile = fmt.Errorf("the snapshot was staged meanwhile: %w", errdefs.ErrUnavailable)
+
+func (s *Snapshotter) commit(ctx context.Context, request metadata.Commit) error {
 	active, err := s.checkCommit(request)
 	if err != nil {
 		return err
@@ -37,31 +54,39 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	// transaction.
 	ready, err := s.makeReady(ctx, active, &request)
 	if err != nil {
-		return fmt.Errorf("commit %q: %w", key, err)
+		return fmt.Errorf("commit %q: %w", request.Key, err)
 	}
-	defer ready.end()
-	unlock, err := s.keys.lock(ctx, key)
+	defer ready.patch.end()
+	unlock, err := s.keys.lock(ctx, request.Key)
 	if err != nil {
-		return s.abandon(ctx, ready, err)
+		return s.dropPatch(ctx, ready.patch, err)
 	}
 	defer unlock()
-	if err := s.publish(ctx, request, active.Number, ready.content); err != nil {
-		return s.abandon(ctx, ready, err)
+	if err := s.finish(ctx, request, active, ready); err != nil {
+		return s.dropPatch(ctx, ready.patch, err)
 	}
+	s.flights.forget(active.Number)
 	return nil
 }
 
 // ready is a snapshot whose content is as it will be.
 type ready struct {
 	content layerstore.Content
-	patch   uint64 // number of a patch that was published for it, or 0
-	end     func() // of keeping Sweep away from the patch
+	staged  bool // the content is a layer already
+	patch   patch
 }
 
 // makeReady brings the content of an active snapshot into its last form and makes
 // it durable. A layer that our differ extracted was measured and synced then.
 func (s *Snapshotter) makeReady(ctx context.Context, active metadata.Snapshot, request *metadata.Commit) (r ready, err error) {
-	r.end = func() {}
+	r.patch.end = func() {}
+	chain, err := s.chainAtCommit(active, request)
+	if err != nil {
+		return r, err
+	}
+	if active.Layer != 0 {
+		return s.readyStaged(ctx, active, chain, request)
+	}
 	var sealed seal
 	err = s.store.ReadSeal(active.Number, &sealed)
 	if errdefs.IsNotFound(err) {
@@ -74,18 +99,102 @@ func (s *Snapshotter) makeReady(ctx context.Context, active metadata.Snapshot, r
 	if err != nil {
 		return r, err
 	}
-	chain, err := s.chainAtCommit(active, request)
+	if r.patch, err = s.answer(ctx, active, chain, &sealed); err != nil {
+		return r, err
+	}
+	request.Blob, request.DiffID = sealed.Blob.Digest, sealed.DiffID
+	r.content, err = s.contentOf(ctx, active, chain, &sealed)
+	return r, err
+}
+
+// contentOf is what a sealed snapshot holds. Only what an extraction made goes by the
+// diffID: into other snapshots their client may have written, too.
+func (s *Snapshotter) contentOf(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) (layerstore.Content, error) {
+	if !isExtraction(active.Info) {
+		content, err := s.store.Seal(ctx, active.Number)
+		content.OpaqueRoot = sealed.OpaqueRoot
+		return content, err
+	}
+	content, err := sealed.content()
+	if err != nil || content.DiffID == "" || s.cfg.Sharing == SharingOff {
+		content.DiffID = ""
+		return content, err
+	}
+	if err := s.checkRoot(chain); errdefs.IsNotFound(err) {
+		content.DiffID = "" // the root directory has what is below
+	} else if err != nil {
+		return content, err
+	}
+	return content, nil
+}
+
+// readyStaged answers what the layer of a staged snapshot needs of its chain.
+func (s *Snapshotter) readyStaged(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, request *metadata.Commit) (r ready, err error) {
+	r.staged, r.patch.end = true, func() {}
+	layer, err := s.layer(active.Layer)
 	if err != nil {
 		return r, err
 	}
-	patch, end, err := s.answer(ctx, active, chain, &sealed)
-	if err != nil {
+	r.patch, err = s.patchShared(ctx, active.Name, layer, chain)
+	if !errdefs.IsNotFound(err) {
 		return r, err
 	}
-	r.content, r.end, r.patch = sealed.content(), end, patch.Number
-	r.content.DiffID = "" // layers belong to their chains, as yet
-	request.Patch, request.Blob, request.DiffID = patch, sealed.Blob.Digest, sealed.DiffID
-	return r, nil
+	// On this chain the layer is another directory. Its blob is at hand if the differ
+	// staged the snapshot; otherwise there was nothing that it could have asked for.
+	var sealed seal
+	if sealErr := s.store.ReadSeal(active.Number, &sealed); sealErr != nil {
+		return r, errors.Join(err, sealErr)
+	}
+	sealed.Needs.Mounted = err.Error()
+	if err := s.extractPrivately(ctx, active, chain, &sealed); err != nil {
+		return r, err
+	}
+	request.Blob, request.DiffID = sealed.Blob.Digest, sealed.DiffID
+	r.staged = false
+	r.content, err = sealed.content()
+	return r, err
+}
+
+func (s *Snapshotter) layer(n uint64) (l metadata.Layer, err error) {
+	err = s.meta.View(func(tx *metadata.Tx) error {
+		l, err = tx.GetLayer(n)
+		return err
+	})
+	return l, err
+}
+
+// answer sees to what a sealed layer needs of the layers below, now that they are
+// known.
+func (s *Snapshotter) answer(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) (patch, error) {
+	p, reason, err := s.makePatch(ctx, question{
+		key: active.Name, needs: sealed.Needs,
+		open: func() (*os.File, error) { return s.store.OpenUpper(active.Number) },
+	}, chain)
+	if err != nil || reason == "" {
+		return p, err
+	}
+	sealed.Needs.Mounted = reason
+	return p, s.extractPrivately(ctx, active, chain, sealed)
+}
+
+// extractPrivately extracts the layer of a seal onto the layers below it. What comes of
+// it is of no use on others.
+func (s *Snapshotter) extractPrivately(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) error {
+	if err := s.extractMounted(ctx, active, chain, sealed); err != nil {
+		return err
+	}
+	return s.finishSeal(ctx, active.Number, sealed)
+}
+
+func (s *seal) content() (c layerstore.Content, err error) {
+	c = layerstore.Content{Bytes: s.Bytes, Inodes: s.Inodes, Empty: s.Empty, OpaqueRoot: s.OpaqueRoot, Size: s.Size}
+	if !s.Private {
+		c.DiffID = s.DiffID
+	}
+	if !s.Needs.None() {
+		c.Needs, err = json.Marshal(s.Needs)
+	}
+	return c, err
 }
 
 // losesDeletions refuses a layer that another differ extracted in a user namespace
@@ -115,14 +224,6 @@ func (s *Snapshotter) chainAtCommit(active metadata.Snapshot, request *metadata.
 	return chain, err
 }
 
-// abandon removes the patch of a Commit that failed.
-func (s *Snapshotter) abandon(ctx context.Context, r ready, cause error) error {
-	if r.patch != 0 {
-		return errors.Join(cause, s.discardPatch(ctx, r.patch, func() {}))
-	}
-	return cause
-}
-
 func (s *Snapshotter) checkCommit(request metadata.Commit) (active metadata.Snapshot, err error) {
 	err = s.meta.View(func(tx *metadata.Tx) error {
 		active, err = tx.CheckCommit(request)
@@ -131,35 +232,147 @@ func (s *Snapshotter) checkCommit(request metadata.Commit) (active metadata.Snap
 	return active, err
 }
 
-// publish moves the directory to the layers and records it there. The caller
-// holds the lock of the key.
-func (s *Snapshotter) publish(ctx context.Context, request metadata.Commit, n uint64, content layerstore.Content) error {
+// finish records what was made ready. The caller holds the lock of the key.
+func (s *Snapshotter) finish(ctx context.Context, request metadata.Commit, was metadata.Snapshot, r ready) error {
 	active, err := s.checkCommit(request)
 	if err != nil {
 		return err
 	}
-	if active.Number != n {
+	if active.Number != was.Number {
 		return fmt.Errorf("commit %q: it was replaced by another of that key meanwhile: %w", request.Key, errdefs.ErrUnavailable)
 	}
+	if active.Layer != was.Layer {
+		return errStagedMeanwhile
+	}
+	request.Patch = r.patch.layer
+	if r.staged {
+		return s.finishStaged(ctx, request, active)
+	}
+	adopted, err := s.finishAdopted(ctx, request, active, r.content)
+	if adopted || err != nil {
+		return err
+	}
+	return s.publish(ctx, request, active, r.content)
+}
+
+// finishStaged commits a snapshot on the layer that it is staged on.
+func (s *Snapshotter) finishStaged(ctx context.Context, request metadata.Commit, active metadata.Snapshot) error {
+	layer, err := s.layer(active.Layer)
+	if err != nil {
+		return err
+	}
+	request.Layer = layer
+	if err := s.record(ctx, &request); err != nil {
+		return err
+	}
+	s.trashUpper(ctx, active.Number)
+	return nil
+}
+
+// finishAdopted commits an extracted snapshot on the layer with the same diffID that is
+// there already, if there is one.
+func (s *Snapshotter) finishAdopted(ctx context.Context, request metadata.Commit, active metadata.Snapshot, content layerstore.Content) (bool, error) {
+	if content.DiffID == "" {
+		return false, nil
+	}
+	var layer metadata.Layer
+	err := s.meta.View(func(tx *metadata.Tx) (err error) {
+		layer, err = tx.LayerByDiffID(content.DiffID)
+		return err
+	})
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	err = s.meta.Update(ctx, func(tx *metadata.Tx) error { return tx.Adopt(active.Number, layer) })
+	if errdefs.IsUnavailable(err) {
+		return false, nil // it was removed this moment
+	}
+	if err != nil {
+		return false, err
+	}
+	active.Layer = layer.Number
+	return true, s.finishStaged(ctx, request, active)
+}
+
+// record is the transaction of a Commit. From then on the call is finished, one way or
+// the other, whatever its context does.
+func (s *Snapshotter) record(ctx context.Context, request *metadata.Commit) error {
+	request.Usage = request.Layer.Usage
+	request.Usage.Add(request.Patch.Usage)
+	return s.meta.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) error {
+		made, err := tx.Commit(*request)
+		if err == nil {
+			request.Layer.Number = made.Layer
+		}
+		return err
+	})
+}
+
+// publish moves the directory to the layers and records it there.
+func (s *Snapshotter) publish(ctx context.Context, request metadata.Commit, active metadata.Snapshot, content layerstore.Content) error {
+	n := active.Number
 	defer s.store.Begin(n)()
+	if err := s.unstage(ctx, active); err != nil {
+		return err
+	}
 	if err := s.store.Publish(n, content); err != nil {
 		return fmt.Errorf("commit %q: %w", request.Key, err)
 	}
-	usage := snapshots.Usage{Size: content.Bytes, Inodes: content.Inodes}
-	request.Layer = metadata.Layer{Number: n, Empty: content.Empty, OpaqueRoot: content.OpaqueRoot, Usage: usage}
-	request.Usage = usage
-	request.Usage.Add(request.Patch.Usage)
-	// From here on the call is finished, one way or the other, whatever its
-	// context does.
-	err = s.meta.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) error {
-		_, err := tx.Commit(request)
-		return err
-	})
-	if err != nil {
+	request.Layer = layerRecord(n, content)
+	if err := s.record(ctx, &request); err != nil {
 		return errors.Join(err, s.store.Unpublish(n))
+	}
+	if request.Layer.Number != n {
+		// Somebody else published it between the look and the transaction.
+		if err := s.store.TrashLayer(n); err != nil {
+			log.G(ctx).WithError(err).WithField("layer", n).Warn("a second copy of a layer stays until the next Cleanup")
+		}
+		return nil
 	}
 	if err := s.store.DropWork(n); err != nil {
 		log.G(ctx).WithError(err).WithField("layer", n).Warn("the workdir of a committed snapshot stays until the next start")
 	}
 	return nil
+}
+
+func layerRecord(n uint64, content layerstore.Content) metadata.Layer {
+	return metadata.Layer{
+		Number: n, DiffID: content.DiffID, Empty: content.Empty, OpaqueRoot: content.OpaqueRoot,
+		Usage: snapshots.Usage{Size: content.Bytes, Inodes: content.Inodes},
+	}
+}
+
+// unstage takes the layer away from a staged snapshot that could not use it.
+func (s *Snapshotter) unstage(ctx context.Context, active metadata.Snapshot) error {
+	if active.Layer == 0 {
+		return nil
+	}
+	var freed []uint64
+	err := s.meta.Update(ctx, func(tx *metadata.Tx) (err error) {
+		freed, err = tx.Unstage(active.Number)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.trashLayers(ctx, freed)
+	return nil
+}
+
+func (s *Snapshotter) trashLayers(ctx context.Context, layers []uint64) {
+	for _, n := range layers {
+		if err := s.store.TrashLayer(n); err != nil {
+			log.G(ctx).WithError(err).WithField("layer", n).Warn("the directory of a removed layer stays until the next Cleanup")
+		}
+	}
+}
+
+// trashUpper removes the directory of a snapshot that another layer took the place of.
+func (s *Snapshotter) trashUpper(ctx context.Context, n uint64) {
+	if err := s.store.TrashSnapshot(n); err != nil {
+		log.G(ctx).WithError(err).WithField("number", n).Warn("the directory of a committed snapshot stays until the next Cleanup")
+	}
 }

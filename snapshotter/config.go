@@ -3,6 +3,7 @@
 package snapshotter
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 
@@ -33,6 +34,19 @@ const (
 	IDMappingOff IDMapping = "off"
 )
 
+// Sharing says whom a layer serves that is here already.
+type Sharing string
+
+const (
+	// SharingAll means every image of every containerd namespace.
+	SharingAll Sharing = "all"
+	// SharingNamespace means that a namespace has to have pulled a layer once before it
+	// is spared to do it again. What it pulls is still kept once for all of them.
+	SharingNamespace Sharing = "namespace"
+	// SharingOff means only the chain that it was extracted for.
+	SharingOff Sharing = "off"
+)
+
 // Config is all that a snapshotter depends on. Only Root is needed.
 type Config struct {
 	// Root is the absolute path of the directory everything is kept in. It is
@@ -54,6 +68,12 @@ type Config struct {
 	MountOptions []string
 	// Durability is DurabilityCommit if it is empty.
 	Durability Durability
+	// Sharing is SharingAll if it is empty.
+	Sharing Sharing
+	// Staging says, when it is asked, whether containerd knows staged snapshots: that
+	// read-only mounts of an extraction mean that there is nothing to extract
+	// (2.4 and later). Nil means no.
+	Staging func(context.Context) bool
 	// Limits bound layers that are extracted here. The zero value means
 	// archive.DefaultLimits.
 	Limits archive.Limits
@@ -74,6 +94,13 @@ func (c *Config) validate() error {
 	case DurabilityCommit, DurabilityNone:
 	default:
 		return fmt.Errorf("durability %q: must be %q or %q: %w", c.Durability, DurabilityCommit, DurabilityNone, errdefs.ErrInvalidArgument)
+	}
+	switch c.Sharing {
+	case "":
+		c.Sharing = SharingAll
+	case SharingAll, SharingNamespace, SharingOff:
+	default:
+		return fmt.Errorf("sharing %q: must be %q, %q or %q: %w", c.Sharing, SharingAll, SharingNamespace, SharingOff, errdefs.ErrInvalidArgument)
 	}
 	switch c.IDMapping {
 	case "":

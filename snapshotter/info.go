@@ -71,29 +71,39 @@ func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 	return s.info(updated), nil
 }
 
-// Usage returns what a snapshot alone takes on disk, in bytes and inodes, hard
-// links counted once. For a committed snapshot that was counted at Commit; an
-// active one is walked over, which takes time in proportion to what was changed
-// in it; a view takes nothing.
+// Usage returns what a snapshot takes on disk, in bytes and inodes, hard links counted
+// once. A layer that several snapshots share is charged to the oldest of them alone, so
+// that the sum over all snapshots is what the disk holds; when that one goes it is
+// charged to the next. What a layer takes was counted when it was made; an active
+// snapshot is walked over, which takes time in proportion to what was changed in it; a
+// view takes nothing.
 //
 // ErrNotFound: there is none. ErrUnavailable: its directory is gone.
 func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
-	snapshot, err := s.get(key)
-	if err != nil {
-		return snapshots.Usage{}, err
-	}
-	if snapshot.Kind != snapshots.KindActive {
-		return snapshot.Usage, nil
+	snapshot, usage, err := s.charged(key)
+	if err != nil || snapshot.Kind != snapshots.KindActive || snapshot.Layer != 0 {
+		return usage, err
 	}
 	content, err := s.store.Measure(ctx, snapshot.Number)
 	if err != nil {
 		// It may have been committed or removed while it was walked over.
-		if now, gone := s.get(key); gone != nil || now.Kind != snapshots.KindActive {
-			return now.Usage, gone
+		if now, usage, gone := s.charged(key); gone != nil || now.Kind != snapshots.KindActive || now.Layer != 0 {
+			return usage, gone
 		}
 		return snapshots.Usage{}, fmt.Errorf("usage of snapshot %q: %w", key, err)
 	}
 	return snapshots.Usage{Size: content.Bytes, Inodes: content.Inodes}, nil
+}
+
+func (s *Snapshotter) charged(key string) (snapshot metadata.Snapshot, usage snapshots.Usage, err error) {
+	err = s.meta.View(func(tx *metadata.Tx) error {
+		if snapshot, err = tx.Get(key); err != nil {
+			return err
+		}
+		usage, err = tx.Charged(snapshot)
+		return err
+	})
+	return snapshot, usage, err
 }
 
 // Walk calls fn for every snapshot that matches one of the filters, in

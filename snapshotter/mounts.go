@@ -40,6 +40,9 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 	if err != nil {
 		return nil, err
 	}
+	if snapshot.Layer != 0 {
+		return s.stagedMounts(key, metadata.Layer{Number: snapshot.Layer})
+	}
 	if err := s.checkDirectories(snapshot, chain); err != nil {
 		return nil, fmt.Errorf("snapshot %q: %w", key, err)
 	}

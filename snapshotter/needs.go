@@ -4,97 +4,116 @@ package snapshotter
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/metadata"
 )
 
-// answer sees to what a sealed layer needs of the layers below, now that they are
-// known. It returns the patch to go on top of the layer, with number 0 if there is
-// none. The caller holds Begin(patch.Number) from then on by calling end.
-func (s *Snapshotter) answer(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) (patch metadata.Layer, end func(), err error) {
-	end = func() {}
-	if sealed.Needs.None() {
-		return patch, end, nil
-	}
-	if sealed.Needs.Mounted == "" && len(s.lowers(chain)) > 0 {
-		patch, end, err = s.makePatch(ctx, active, chain, sealed)
-		if err != nil || sealed.Needs.Mounted == "" {
-			return patch, end, err
-		}
-	}
-	if sealed.Needs.Mounted == "" {
-		return patch, end, nil // there is nothing below that could have an answer
-	}
-	if err := s.extractMounted(ctx, active, chain, sealed); err != nil {
-		return patch, end, err
-	}
-	return patch, end, s.finishSeal(ctx, active.Number, sealed)
+// question is what a layer asks of those below it.
+type question struct {
+	key   string // of the snapshot, for messages
+	needs archive.Needs
+	open  func() (*os.File, error) // the layer
 }
 
-// makePatch asks the layers below. Where they can't tell, Needs.Mounted says why
-// afterwards.
-func (s *Snapshotter) makePatch(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) (patch metadata.Layer, end func(), err error) {
-	nothing := func() {}
+// patch is a layer of directories that was published for a snapshot, with number 0 if
+// there is none. Sweep stays away from it until end is called.
+type patch struct {
+	layer metadata.Layer
+	end   func()
+}
+
+// needsOf reads what was noted when layer n was extracted.
+func (s *Snapshotter) needsOf(n uint64) (needs archive.Needs, err error) {
+	m, err := s.store.ReadManifest(n)
+	if err != nil || len(m.Needs) == 0 {
+		return needs, err
+	}
+	if err := json.Unmarshal(m.Needs, &needs); err != nil {
+		return needs, fmt.Errorf("needs of layer %d: %w (%w)", n, err, errdefs.ErrDataLoss)
+	}
+	return needs, nil
+}
+
+// makePatch asks the layers below, top first. Where they can't tell, it returns why the
+// layer has to be extracted onto them.
+func (s *Snapshotter) makePatch(ctx context.Context, q question, chain []metadata.Layer) (p patch, reason string, err error) {
+	p.end = func() {}
+	if q.needs.Mounted != "" || q.needs.None() || len(s.lowers(chain)) == 0 {
+		return p, q.needs.Mounted, nil // nothing below could have an answer
+	}
 	n, err := s.meta.Reserve(ctx)
 	if err != nil {
-		return patch, nothing, err
+		return p, "", err
 	}
-	end = s.store.Begin(n)
-	made, err := s.fillPatch(ctx, n, active, chain, sealed)
+	end := s.store.Begin(n)
+	reason, made, err := s.fillPatch(ctx, n, q, chain)
 	if err == nil && made {
 		content, err := s.store.PublishPatch(ctx, n)
 		if err == nil {
 			usage := snapshots.Usage{Size: content.Bytes, Inodes: content.Inodes}
-			return metadata.Layer{Number: n, Usage: usage}, end, nil
+			return patch{layer: metadata.Layer{Number: n, Usage: usage}, end: end}, reason, nil
 		}
-		return patch, nothing, errors.Join(err, s.discardPatch(ctx, n, end))
+		s.discardPatch(ctx, n)
+		end()
+		return p, "", err
 	}
-	return patch, nothing, errors.Join(err, s.discardPatch(ctx, n, end))
+	s.discardPatch(ctx, n)
+	end()
+	return p, reason, err
 }
 
-func (s *Snapshotter) discardPatch(ctx context.Context, n uint64, end func()) error {
-	defer end()
+func (s *Snapshotter) discardPatch(ctx context.Context, n uint64) {
 	if err := s.store.DiscardPatch(n); err != nil {
 		log.G(ctx).WithError(err).WithField("layer", n).Warn("the directory of a patch stays until the next Cleanup")
 	}
-	return nil
 }
 
-func (s *Snapshotter) fillPatch(ctx context.Context, n uint64, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) (made bool, err error) {
-	below, err := s.openBelow(n, active.Number)
+// dropPatch removes the patch of what failed, and returns why it did.
+func (s *Snapshotter) dropPatch(ctx context.Context, p patch, cause error) error {
+	if p.layer.Number != 0 {
+		s.discardPatch(ctx, p.layer.Number)
+	}
+	return cause
+}
+
+func (s *Snapshotter) fillPatch(ctx context.Context, n uint64, q question, chain []metadata.Layer) (reason string, made bool, err error) {
+	below, err := s.openBelow(n, q)
 	if err != nil {
-		return false, err
+		return "", false, err
 	}
 	defer func() { err = errors.Join(err, below.Layer.Close(), below.Patch.Close()) }()
-	view := metadata.Snapshot{Info: snapshots.Info{Kind: snapshots.KindView, Name: active.Name}}
+	view := metadata.Snapshot{Info: snapshots.Info{Kind: snapshots.KindView, Name: q.key}}
 	mounts, err := s.mounts(view, chain)
 	if err != nil {
-		return false, err
+		return "", false, err
 	}
 	err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
-		dir, err := os.Open(root)
+		merged, err := os.Open(root)
 		if err != nil {
 			return err
 		}
-		below.Merged = dir
-		sealed.Needs.Mounted, made, err = archive.Answer(ctx, sealed.Needs, below, s.archiveOptions())
-		return errors.Join(err, dir.Close())
+		below.Merged = merged
+		reason, made, err = archive.Answer(ctx, q.needs, below, s.archiveOptions())
+		return errors.Join(err, merged.Close())
 	})
-	return made, err
+	return reason, made, err
 }
 
-func (s *Snapshotter) openBelow(patch, layer uint64) (b archive.Below, err error) {
+func (s *Snapshotter) openBelow(patch uint64, q question) (b archive.Below, err error) {
 	if b.Patch, err = s.store.StagePatch(patch); err != nil {
 		return b, err
 	}
-	if b.Layer, err = s.store.OpenUpper(layer); err != nil {
+	if b.Layer, err = q.open(); err != nil {
 		return b, errors.Join(err, b.Patch.Close())
 	}
 	return b, nil

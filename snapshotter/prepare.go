@@ -5,7 +5,6 @@ package snapshotter
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -22,22 +21,34 @@ import (
 // ErrInvalidArgument: the parent is not committed, or a key, label or id mapping
 // makes no sense. ErrFailedPrecondition: the stack would be too high to be
 // mounted, or ids can't be mapped here. ErrResourceExhausted: the disk is full.
+//
+// An extraction whose layer is here already gets ErrAlreadyExists, with a snapshot
+// committed under the label containerd.io/snapshot.ref, or read-only mounts where its
+// parent comes with Commit: see Config.Sharing.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	return s.create(ctx, snapshots.KindActive, key, parent, opts)
+	info, err := applyOpts(opts)
+	if err != nil {
+		return nil, err
+	}
+	info.Kind, info.Name, info.Parent = snapshots.KindActive, key, parent
+	if mounts, err := s.reuse(ctx, info); mounts != nil || err != nil {
+		return mounts, err
+	}
+	return s.create(ctx, info)
 }
 
 // View makes a read-only snapshot of the committed snapshot parent, or of
 // nothing, and returns its mounts. Its errors are those of Prepare.
 func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	return s.create(ctx, snapshots.KindView, key, parent, opts)
-}
-
-func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, parent string, opts []snapshots.Opt) ([]mount.Mount, error) {
 	info, err := applyOpts(opts)
 	if err != nil {
 		return nil, err
 	}
-	info.Kind, info.Name, info.Parent = kind, key, parent
+	info.Kind, info.Name, info.Parent = snapshots.KindView, key, parent
+	return s.create(ctx, info)
+}
+
+func (s *Snapshotter) create(ctx context.Context, info snapshots.Info) ([]mount.Mount, error) {
 	if err := s.checkMapping(info); err != nil {
 		return nil, err
 	}
@@ -56,12 +67,12 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	defer s.store.Begin(n)()
-	if kind == snapshots.KindActive {
+	if info.Kind == snapshots.KindActive {
 		if err := s.makeDirectories(ctx, info, n, base); err != nil {
-			return nil, fmt.Errorf("prepare %q: %w", key, err)
+			return nil, fmt.Errorf("prepare %q: %w", info.Name, err)
 		}
 	}
-	if err := s.record(ctx, info, n, base); err != nil {
+	if err := s.recordNew(ctx, info, n, base); err != nil {
 		return nil, s.discard(ctx, n, err)
 	}
 	return mounts, nil
@@ -106,7 +117,7 @@ func (s *Snapshotter) baseOf(info snapshots.Info) (b base, err error) {
 	return b, err
 }
 
-func (s *Snapshotter) record(ctx context.Context, info snapshots.Info, n uint64, base base) error {
+func (s *Snapshotter) recordNew(ctx context.Context, info snapshots.Info, n uint64, base base) error {
 	return s.meta.Update(ctx, func(tx *metadata.Tx) error {
 		made, err := tx.Create(metadata.Create{Number: n, Kind: info.Kind, Key: info.Name, Parent: info.Parent, Labels: info.Labels})
 		if err == nil && made.ParentNumber != base.parent {
@@ -141,17 +152,9 @@ func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, 
 	} else {
 		err = s.store.MakeSnapshot(n, attrs)
 	}
-	if err != nil || forExtraction(info) {
+	if err != nil || isExtraction(info) {
+		// Nobody goes on with an extraction after a power cut.
 		return err
 	}
 	return s.store.SyncSnapshots()
-}
-
-// forExtraction says whether a layer is to be extracted into a new snapshot. Nobody
-// goes on with that after a power cut, so its directory need not survive one before
-// Commit. containerd's unpacker sets the label; older clients have only the key,
-// before which containerd's metadata puts the namespace.
-func forExtraction(info snapshots.Info) bool {
-	key := info.Name[strings.LastIndexByte(info.Name, '/')+1:]
-	return info.Labels[snapshots.LabelSnapshotRef] != "" || strings.HasPrefix(key, snapshots.UnpackKeyPrefix+"-")
 }

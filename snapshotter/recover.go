@@ -15,7 +15,7 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 	var active []uint64
 	keys := map[uint64]string{}
 	err := s.meta.Walk(ctx, func(_ context.Context, sn metadata.Snapshot) error {
-		if sn.Kind == snapshots.KindActive {
+		if sn.Kind == snapshots.KindActive && sn.Layer == 0 { // a staged one needs no directory
 			active = append(active, sn.Number)
 			keys[sn.Number] = sn.Name
 		}

@@ -30,6 +30,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
+	s.flights.forget(removed.Number)
 	// The snapshot is gone. What fails from here on is space that Cleanup gives
 	// back, and no reason to tell the caller that it is still there.
 	if err := s.trash(removed); err != nil {

@@ -30,6 +30,7 @@ type Snapshotter struct {
 	xattrs   overlayutil.XattrNamespace
 	keys     keyLocks // of keys whose directories are moved
 	uppers   keyLocks // of keys that layers are extracted into
+	flights  flights
 	unpacker Unpacker
 	close    func() error
 }

@@ -25,15 +25,14 @@ import (
 type seal struct {
 	DiffID     digest.Digest      `json:"diffID"`
 	Blob       ocispec.Descriptor `json:"blob"`
+	Size       int64              `json:"size"` // of the uncompressed stream
 	Bytes      int64              `json:"bytes"`
 	Inodes     int64              `json:"inodes"`
 	Empty      bool               `json:"empty"`
 	OpaqueRoot bool               `json:"opaqueRoot"`
 	Needs      archive.Needs      `json:"needs"`
-}
-
-func (s *seal) content() layerstore.Content {
-	return layerstore.Content{Bytes: s.Bytes, Inodes: s.Inodes, Empty: s.Empty, OpaqueRoot: s.OpaqueRoot, DiffID: s.DiffID}
+	// Private: the directory was made on the layers below and is wrong on others.
+	Private bool `json:"private,omitempty"`
 }
 
 // Unpacker extracts the layer of a blob onto a directory that shows the layers
@@ -50,43 +49,64 @@ func (s *Snapshotter) UseUnpacker(u Unpacker) { s.unpacker = u }
 // into it.
 type Stage struct {
 	s      *Snapshotter
+	blob   ocispec.Descriptor
 	active metadata.Snapshot
 	dir    *os.File
 	unlock func()
-	sealed bool
+	sealed bool // Commit finds what it needs
+	landed bool // others can have the layer
 }
 
 // Stage takes the upper directory of the active snapshot that mounts belong to,
-// for extracting a layer into it alone.
+// for extracting the layer of blob into it alone. While somebody else extracts the
+// same blob it waits: Adopt then finds the layer, if the other did not fail.
 //
 // ErrNotFound: the mounts are not of this store, or something is in the directory
 // already. The layer is then to be extracted onto the mounts.
-func (s *Snapshotter) Stage(ctx context.Context, mounts []mount.Mount) (*Stage, error) {
+func (s *Snapshotter) Stage(ctx context.Context, mounts []mount.Mount, blob ocispec.Descriptor) (*Stage, error) {
 	n, ok := s.upperOf(mounts)
 	if !ok {
 		return nil, fmt.Errorf("mounts that are not overlays of %s: %w", s.cfg.Root, errdefs.ErrNotFound)
 	}
-	var active metadata.Snapshot
-	err := s.meta.View(func(tx *metadata.Tx) (err error) {
-		active, err = tx.ByNumber(n)
-		return err
-	})
+	active, err := s.byNumber(n)
 	if err != nil {
 		return nil, err
 	}
 	if active.Kind != snapshots.KindActive {
 		return nil, fmt.Errorf("snapshot %q is not active: %w", active.Name, errdefs.ErrFailedPrecondition)
 	}
-	unlock, err := s.uppers.lock(ctx, active.Name)
-	if err != nil {
+	if active.Layer != 0 {
+		return nil, fmt.Errorf("snapshot %q has its layer already: %w", active.Name, errdefs.ErrFailedPrecondition)
+	}
+	st := &Stage{s: s, blob: blob, active: active}
+	if err := st.lock(ctx); err != nil {
 		return nil, err
 	}
-	dir, err := s.takeUpper(n)
-	if err != nil {
-		unlock()
+	s.flights.forget(n)
+	if st.dir, err = s.takeUpper(n); err != nil {
+		st.unlock()
 		return nil, err
 	}
-	return &Stage{s: s, active: active, dir: dir, unlock: unlock}, nil
+	return st, nil
+}
+
+// lock keeps others off the directory, and off the blob if they could share it.
+func (st *Stage) lock(ctx context.Context) error {
+	upper, err := st.s.uppers.lock(ctx, st.active.Name)
+	if err != nil {
+		return err
+	}
+	st.unlock = upper
+	if !st.shares() {
+		return nil
+	}
+	blob, err := st.s.flights.blobs.lock(ctx, st.blob.Digest.String())
+	if err != nil {
+		upper()
+		return err
+	}
+	st.unlock = func() { blob(); upper() }
+	return nil
 }
 
 // upperOf reads the number of our snapshot whose upperdir an overlay has.
@@ -139,7 +159,7 @@ func (s *Snapshotter) archiveOptions() archive.Options {
 // the blob is at hand; otherwise Commit does it. The content is made durable.
 func (st *Stage) Seal(ctx context.Context, desc ocispec.Descriptor, result archive.Result) error {
 	sealed := &seal{
-		DiffID: result.DiffID, Blob: desc, Bytes: result.Bytes, Inodes: result.Inodes,
+		DiffID: result.DiffID, Blob: desc, Size: result.Size, Bytes: result.Bytes, Inodes: result.Inodes,
 		Empty: result.Empty, OpaqueRoot: result.OpaqueRoot, Needs: result.Needs,
 	}
 	s, n := st.s, st.active.Number
@@ -155,7 +175,7 @@ func (st *Stage) Seal(ctx context.Context, desc ocispec.Descriptor, result archi
 	if err := s.finishSeal(ctx, n, sealed); err != nil {
 		return err
 	}
-	st.sealed = true
+	st.sealed, st.landed = true, !sealed.Private
 	return nil
 }
 
@@ -178,6 +198,9 @@ func (s *Snapshotter) finishSeal(ctx context.Context, n uint64, sealed *seal) er
 func (st *Stage) Release() error {
 	defer st.unlock()
 	err := st.dir.Close()
+	if st.landed && st.shares() {
+		st.s.flights.landed(st.blob.Digest, st.active.Number)
+	}
 	if st.sealed {
 		return err
 	}
@@ -228,6 +251,6 @@ func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapsh
 	if result.DiffID != sealed.DiffID {
 		return fmt.Errorf("blob %s was layer %s and is %s now: %w", sealed.Blob.Digest, sealed.DiffID, result.DiffID, errdefs.ErrDataLoss)
 	}
-	sealed.Bytes, sealed.Inodes, sealed.OpaqueRoot, sealed.Needs = -1, -1, false, archive.Needs{}
+	sealed.Bytes, sealed.Inodes, sealed.OpaqueRoot, sealed.Needs, sealed.Private = -1, -1, false, archive.Needs{}, true
 	return nil
 }

@@ -68,8 +68,14 @@ func (l layers) add(t *testing.T, headers ...tar.Header) ocispec.Descriptor {
 // apply does what the differ does with the mounts of a snapshot.
 func (l layers) apply(t *testing.T, s *Snapshotter, mounts []mount.Mount, desc ocispec.Descriptor) error {
 	t.Helper()
-	stage, err := s.Stage(ctx, mounts)
+	stage, err := s.Stage(ctx, mounts, desc)
 	if err != nil {
+		return err
+	}
+	if _, adopted, err := stage.Adopt(ctx); adopted || err != nil {
+		if err := stage.Release(); err != nil {
+			t.Error(err)
+		}
 		return err
 	}
 	result, err := archive.Apply(ctx, archive.FromReader(bytes.NewReader(l[desc.Digest])), stage.Dir(), stage.Options())
@@ -313,7 +319,7 @@ func TestStageIsForOurMountsOnly(t *testing.T) {
 		"another's": {{Type: "overlay", Options: []string{"upperdir=/var/lib/other/snapshots/1/fs"}}},
 		"gone":      {{Type: "overlay", Options: []string{"upperdir=" + s.store.UpperPath(99)}}},
 	} {
-		if _, err := s.Stage(ctx, m); !errdefs.IsNotFound(err) {
+		if _, err := s.Stage(ctx, m, ocispec.Descriptor{}); !errdefs.IsNotFound(err) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -333,15 +339,16 @@ func TestFailedCommitRemovesItsPatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := s.makeReady(ctx, active, &request)
-	if err != nil || r.patch == 0 {
+	if err != nil || r.patch.layer.Number == 0 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	request.Name = "base" // taken, as by somebody who was quicker
-	err = s.publish(ctx, request, active.Number, r.content)
-	if !errdefs.IsAlreadyExists(s.abandon(ctx, r, err)) {
+	request.Patch = r.patch.layer
+	err = s.publish(ctx, request, active, r.content)
+	if !errdefs.IsAlreadyExists(s.dropPatch(ctx, r.patch, err)) {
 		t.Errorf("got %v", err)
 	}
-	r.end()
+	r.patch.end()
 	if err := s.Cleanup(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +393,7 @@ func TestFailedTransactionTakesThePublishBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.publish(ctx, request, sn.Number, content); !errdefs.IsInvalidArgument(err) {
+	if err := s.publish(ctx, request, sn, content); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("got %v", err)
 	}
 	checkStore(t, s)

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/strata-snapshotter/strata/metadata"
+)
+
+// Labels of extractions besides those that containerd's snapshots package names.
+const (
+	// parentLabel is the chainID of the layers below, on all layers but the first,
+	// also where the parent itself comes with Commit only.
+	parentLabel = "containerd.io/snapshot/parent-chain-id"
+	// blobLabel is the digest of the layer's blob.
+	blobLabel = "containerd.io/snapshot/cri.layer-digest"
+)
+
+// claim is what the labels of an extraction say of its layer. Nothing is believed but
+// that the layer with that diffID, which was hashed here, is what the caller wants.
+type claim struct {
+	ref    string // name that containerd wants the layer to be committed under
+	diffID digest.Digest
+	late   bool // the parent comes with Commit
+}
+
+// reuse serves an extraction from a layer that is there. It returns no mounts and no
+// error if there is none, or none that the caller may have.
+//
+// ErrAlreadyExists is the answer that containerd expects when there is nothing left to
+// extract: it then looks the snapshot up by its label snapshot.ref and its parent.
+// Otherwise the snapshot is staged, and the mounts are read-only, which tells containerd
+// to go on to Commit.
+func (s *Snapshotter) reuse(ctx context.Context, info snapshots.Info) ([]mount.Mount, error) {
+	if s.cfg.Sharing == SharingOff || !isExtraction(info) {
+		return nil, nil
+	}
+	c, ok, err := s.claimOf(info)
+	if err != nil || !ok {
+		return nil, err
+	}
+	var mounts []mount.Mount
+	if c.late {
+		mounts, err = s.stageShared(ctx, info, c)
+	} else {
+		err = s.share(ctx, info, c)
+	}
+	if errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) {
+		log.G(ctx).WithError(err).WithField("key", info.Name).Debug("the layer is to be extracted")
+		return nil, nil
+	}
+	return mounts, err
+}
+
+// claimOf reads the labels. Clients that don't know the diffID yet, as those of
+// containerd 1.7, say which blob it is, and whoever extracted that told us the diffID.
+func (s *Snapshotter) claimOf(info snapshots.Info) (c claim, ok bool, err error) {
+	c = claim{ref: info.Labels[snapshots.LabelSnapshotRef], diffID: digest.Digest(info.Labels[snapshots.LabelSnapshotDiffID])}
+	if c.ref == "" {
+		return c, false, nil
+	}
+	if blob := digest.Digest(info.Labels[blobLabel]); c.diffID == "" && blob.Validate() == nil {
+		err = s.meta.View(func(tx *metadata.Tx) (err error) {
+			c.diffID, err = tx.DiffIDOf(blob)
+			return err
+		})
+		if errdefs.IsNotFound(err) {
+			return c, false, nil
+		}
+	}
+	if err != nil || c.diffID.Validate() != nil {
+		return c, false, err
+	}
+	if info.Parent == "" && c.ref != c.diffID.String() {
+		// Not the first layer: its chainID would be its diffID. Only who says what is
+		// below is known to bring the parent later.
+		c.late = true
+		return c, info.Labels[parentLabel] != "", nil
+	}
+	return c, true, nil
+}
+
+// namespaceOf is the containerd namespace of a call, or of the key that containerd's
+// metadata made of it.
+func namespaceOf(ctx context.Context, key string) string {
+	if ns, ok := namespaces.Namespace(ctx); ok {
+		return ns
+	}
+	if ns, rest, ok := strings.Cut(key, "/"); ok && strings.Contains(rest, "/") {
+		return ns
+	}
+	return ""
+}
+
+// may says whether the policy lets a namespace have what the snapshot called name has.
+func (s *Snapshotter) may(ns, name string) bool {
+	return s.cfg.Sharing == SharingAll || ns != "" && strings.HasPrefix(name, ns+"/")
+}
+
+// sharedLayer looks for a layer that a namespace may have without having its blob.
+func (s *Snapshotter) sharedLayer(tx *metadata.Tx, ns string, diffID digest.Digest) (metadata.Layer, error) {
+	l, err := tx.LayerByDiffID(diffID)
+	if err != nil || s.cfg.Sharing == SharingAll {
+		return l, err
+	}
+	ok, err := tx.ReferredBy(l.Number, func(name string) bool { return s.may(ns, name) })
+	if err == nil && !ok {
+		err = fmt.Errorf("layer %s in namespace %q: %w", diffID, ns, errdefs.ErrNotFound)
+	}
+	return l, err
+}
+
+// share commits a snapshot of a layer that is there, on its parent. Its error is
+// ErrAlreadyExists if it did, or if there was one already.
+func (s *Snapshotter) share(ctx context.Context, info snapshots.Info, c claim) error {
+	base, err := s.baseOf(info)
+	if err != nil {
+		return err
+	}
+	ns := namespaceOf(ctx, info.Name)
+	var layer metadata.Layer
+	err = s.meta.View(func(tx *metadata.Tx) (err error) {
+		if err := s.checkRef(tx, ns, c, base.parent); err != nil {
+			return err
+		}
+		layer, err = s.sharedLayer(tx, ns, c.diffID)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	patch, err := s.patchShared(ctx, info.Name, layer, base.chain)
+	if err != nil {
+		return err
+	}
+	defer patch.end()
+	if err := s.recordShared(ctx, info, c, base, layer, patch.layer); err != nil {
+		return s.dropPatch(ctx, patch, err)
+	}
+	log.G(ctx).WithField("diffID", c.diffID).WithField("layer", layer.Number).Debug("a layer that is here already serves one chain more")
+	return alreadyShared(c)
+}
+
+func alreadyShared(c claim) error {
+	return fmt.Errorf("layer %s of snapshot %q: %w", c.diffID, c.ref, errdefs.ErrAlreadyExists)
+}
+
+// checkRef fails with ErrAlreadyExists if what is wanted is committed already.
+func (s *Snapshotter) checkRef(tx *metadata.Tx, ns string, c claim, parent uint64) error {
+	found, err := tx.CommittedByRef(c.ref, parent)
+	if err != nil {
+		return err
+	}
+	for _, sn := range found {
+		if s.may(ns, sn.Name) {
+			return alreadyShared(c)
+		}
+	}
+	return nil
+}
+
+func (s *Snapshotter) recordShared(ctx context.Context, info snapshots.Info, c claim, base base, layer, patch metadata.Layer) error {
+	n, err := s.meta.Reserve(ctx)
+	if err != nil {
+		return err
+	}
+	ns := namespaceOf(ctx, info.Name)
+	request := metadata.Create{Number: n, Key: info.Name, Parent: info.Parent, Labels: info.Labels}
+	return s.meta.Update(ctx, func(tx *metadata.Tx) error {
+		// Another call may have been faster; two of them would only be untidy.
+		if err := s.checkRef(tx, ns, c, base.parent); err != nil {
+			return err
+		}
+		made, err := tx.Share(metadata.Share{Create: request, Layer: layer, Patch: patch})
+		if err == nil && made.ParentNumber != base.parent {
+			err = fmt.Errorf("parent %q of snapshot %q was replaced by another of that name: %w", info.Parent, info.Name, errdefs.ErrUnavailable)
+		}
+		return err
+	})
+}
+
+// patchShared makes the patch that a shared layer needs on a chain.
+//
+// ErrNotFound: on that chain the layer can't be used. It has to be extracted there.
+func (s *Snapshotter) patchShared(ctx context.Context, key string, layer metadata.Layer, chain []metadata.Layer) (patch, error) {
+	none := patch{end: func() {}}
+	if err := s.checkRoot(chain); err != nil {
+		return none, err
+	}
+	needs, err := s.needsOf(layer.Number)
+	if err != nil || needs.None() {
+		return none, err
+	}
+	p, reason, err := s.makePatch(ctx, question{key: key, needs: needs, open: func() (*os.File, error) { return s.store.OpenLayer(layer.Number) }}, chain)
+	if err == nil && reason != "" {
+		err = fmt.Errorf("layer %s has to be extracted onto those below it (%s): %w", layer.DiffID, reason, errdefs.ErrNotFound)
+	}
+	return p, err
+}
+
+// checkRoot makes sure that the root directory of a chain looks as those of shared
+// layers do: the root shows the metadata of the topmost layer. Only what a container
+// made can be different.
+func (s *Snapshotter) checkRoot(chain []metadata.Layer) error {
+	if len(chain) == 0 {
+		return nil
+	}
+	attrs, err := s.store.LayerAttrs(chain[0].Number)
+	if err == nil && !attrs.IsDefault() {
+		err = fmt.Errorf("the root directory of layer %d has metadata of its own: %w", chain[0].Number, errdefs.ErrNotFound)
+	}
+	return err
+}
+
+// stageShared makes an active snapshot that has a layer already, and only waits for
+// its parent.
+func (s *Snapshotter) stageShared(ctx context.Context, info snapshots.Info, c claim) ([]mount.Mount, error) {
+	if s.cfg.Staging == nil || !s.cfg.Staging(ctx) {
+		return nil, fmt.Errorf("this containerd would extract into a staged snapshot: %w", errdefs.ErrNotFound)
+	}
+	if _, err := s.baseOf(info); err != nil {
+		return nil, err
+	}
+	ns := namespaceOf(ctx, info.Name)
+	var layer metadata.Layer
+	err := s.meta.View(func(tx *metadata.Tx) (err error) {
+		layer, err = s.sharedLayer(tx, ns, c.diffID)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Its parents may ask for it to be extracted onto them, which takes the blob.
+	if needs, err := s.needsOf(layer.Number); err != nil || !needs.None() {
+		return nil, errors.Join(err, fmt.Errorf("layer %s can only be used on layers that are known: %w", c.diffID, errdefs.ErrNotFound))
+	}
+	mounts, err := s.stagedMounts(info.Name, layer)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.meta.Reserve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return mounts, s.meta.Update(ctx, func(tx *metadata.Tx) error {
+		if _, err := tx.Create(metadata.Create{Number: n, Kind: snapshots.KindActive, Key: info.Name, Labels: info.Labels}); err != nil {
+			return err
+		}
+		return tx.Adopt(n, layer)
+	})
+}
+
+// stagedMounts show the layer of a staged snapshot, read-only.
+func (s *Snapshotter) stagedMounts(key string, layer metadata.Layer) ([]mount.Mount, error) {
+	if err := s.store.CheckLayer(layer.Number); err != nil {
+		return nil, fmt.Errorf("snapshot %q: %w", key, err)
+	}
+	return []mount.Mount{{Type: "bind", Source: s.store.LayerPath(layer.Number), Options: []string{"ro", "rbind"}}}, nil
+}
