@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/containerd/plugin"
@@ -45,6 +46,15 @@ type Config struct {
 	Durability string `toml:"durability"`
 	// IDMappedMounts is "auto" or "off", see config.Snapshotter.
 	IDMappedMounts string `toml:"idmapped_mounts"`
+	// Sharing is "all", "namespace" or "off", see config.Snapshotter.
+	Sharing string `toml:"sharing"`
+	// AdditionalStores are absolute paths of read-only layer stores, in order.
+	AdditionalStores []string `toml:"additional_stores"`
+	// Verify is "full", "metadata" or "none", see config.Snapshotter.
+	Verify string `toml:"verify"`
+	// Limits bound the layers that are extracted into snapshots of this plugin,
+	// see config.Limits.
+	Limits config.Limits `toml:"limits"`
 }
 
 // once guards the registration: the registry panics when an ID comes twice,
@@ -70,12 +80,16 @@ func Register() {
 func defaultConfig() *Config {
 	options := config.Default().Snapshotter
 	return &Config{
-		UpperdirLabel:  options.UpperdirLabel,
-		SyncRemove:     options.SyncRemove,
-		SlowChown:      options.SlowChown,
-		MountOptions:   options.MountOptions,
-		Durability:     options.Durability,
-		IDMappedMounts: options.IDMappedMounts,
+		UpperdirLabel:    options.UpperdirLabel,
+		SyncRemove:       options.SyncRemove,
+		SlowChown:        options.SlowChown,
+		MountOptions:     options.MountOptions,
+		Durability:       options.Durability,
+		IDMappedMounts:   options.IDMappedMounts,
+		Sharing:          options.Sharing,
+		AdditionalStores: options.AdditionalStores,
+		Verify:           options.Verify,
+		Limits:           config.DefaultLimits(),
 	}
 }
 
@@ -90,7 +104,11 @@ func initialize(ic *plugin.InitContext) (any, error) {
 	if cfg.RootPath != "" {
 		root = cfg.RootPath
 	}
-	sn, err := service.OpenSnapshotter(ic.Context, root, cfg.options())
+	sn, err := service.OpenSnapshotter(ic.Context, service.Opening{
+		Root: root, Options: cfg.options(), Limits: cfg.Limits,
+		// containerd is the one that this was compiled with.
+		Staging: service.StagingOf(version.Version),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("snapshotter %s: %w", PluginID, err)
 	}
@@ -102,11 +120,14 @@ func initialize(ic *plugin.InitContext) (any, error) {
 
 func (c *Config) options() config.Snapshotter {
 	return config.Snapshotter{
-		SyncRemove:     c.SyncRemove,
-		UpperdirLabel:  c.UpperdirLabel,
-		SlowChown:      c.SlowChown,
-		IDMappedMounts: c.IDMappedMounts,
-		MountOptions:   c.MountOptions,
-		Durability:     c.Durability,
+		SyncRemove:       c.SyncRemove,
+		UpperdirLabel:    c.UpperdirLabel,
+		SlowChown:        c.SlowChown,
+		IDMappedMounts:   c.IDMappedMounts,
+		MountOptions:     c.MountOptions,
+		Durability:       c.Durability,
+		Sharing:          c.Sharing,
+		AdditionalStores: c.AdditionalStores,
+		Verify:           c.Verify,
 	}
 }

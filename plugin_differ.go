@@ -15,29 +15,47 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/containerd/plugin"
 
+	"github.com/strata-snapshotter/strata/config"
 	"github.com/strata-snapshotter/strata/diff"
 	"github.com/strata-snapshotter/strata/service"
 )
 
-// differRegistration is io.containerd.differ.v1.strata. It has no configuration:
-// what it needs to know the snapshotter and containerd know.
+// DifferConfig is the table [plugins.'io.containerd.differ.v1.strata'] of
+// containerd's configuration. What else the differ needs to know, the snapshotter
+// and containerd know.
+type DifferConfig struct {
+	// Limits bound the layers that are extracted for other snapshotters, see
+	// config.Limits. For its own snapshots Config.Limits hold.
+	Limits config.Limits `toml:"limits"`
+}
+
+// differRegistration is io.containerd.differ.v1.strata.
 func differRegistration() *plugin.Registration {
 	return &plugin.Registration{
 		Type:     plugins.DiffPlugin,
 		ID:       PluginID,
 		Requires: []plugin.Type{plugins.MetadataPlugin, plugins.LeasePlugin, plugins.ContentPlugin, plugins.SnapshotPlugin},
+		Config:   &DifferConfig{Limits: config.DefaultLimits()},
 		InitFn:   initializeDiffer,
 	}
 }
 
 func initializeDiffer(ic *plugin.InitContext) (any, error) {
+	cfg, ok := ic.Config.(*DifferConfig)
+	if !ok {
+		return nil, fmt.Errorf("configuration of differ %s has type %T: %w", PluginID, ic.Config, errdefs.ErrInvalidArgument)
+	}
 	services, err := services(ic)
 	if err != nil {
 		return nil, fmt.Errorf("differ %s: %w", PluginID, err)
 	}
 	sn, root := snapshotterOf(ic)
+	differ, err := service.OpenDiffer(services, sn, root, cfg.Limits)
+	if err != nil {
+		return nil, fmt.Errorf("differ %s: %w", PluginID, err)
+	}
 	ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
-	return service.OpenDiffer(services, sn, root), nil
+	return differ, nil
 }
 
 // services are those of the containerd around.

@@ -21,6 +21,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/strata-snapshotter/strata"
+	"github.com/strata-snapshotter/strata/config"
 )
 
 func differRegistration(t *testing.T) plugin.Registration {
@@ -67,6 +68,32 @@ func containerdWith(t *testing.T, others ...plugin.Registration) *plugin.Set {
 	return set
 }
 
+// initializeDiffer does what containerd does with the registration and what its
+// configuration file changes.
+func initializeDiffer(t *testing.T, others *plugin.Set, change func(*strata.DifferConfig)) *plugin.Plugin {
+	t.Helper()
+	r := differRegistration(t)
+	cfg := *r.Config.(*strata.DifferConfig)
+	change(&cfg)
+	ic := plugin.NewContext(t.Context(), others, nil)
+	ic.Config = &cfg
+	return r.Init(ic)
+}
+
+func TestDifferLimits(t *testing.T) {
+	if got := differRegistration(t).Config.(*strata.DifferConfig).Limits; got != config.DefaultLimits() {
+		t.Errorf("defaults are %+v", got)
+	}
+	p := initializeDiffer(t, containerdWith(t), func(c *strata.DifferConfig) { c.Limits.Bytes = -1 })
+	if !errdefs.IsInvalidArgument(p.Err()) {
+		t.Errorf("a wrong limit gives %v", p.Err())
+	}
+	ic := plugin.NewContext(t.Context(), containerdWith(t), nil)
+	if p := differRegistration(t).Init(ic); !errdefs.IsInvalidArgument(p.Err()) {
+		t.Errorf("no configuration gives %v", p.Err())
+	}
+}
+
 func TestInitializeDiffer(t *testing.T) {
 	broken := plugin.Registration{Type: plugins.SnapshotPlugin, ID: strata.PluginID, InitFn: func(*plugin.InitContext) (any, error) {
 		return nil, errors.New("the disk is broken")
@@ -76,7 +103,7 @@ func TestInitializeDiffer(t *testing.T) {
 		"snapshotter is broken":   {broken},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := differRegistration(t).Init(plugin.NewContext(t.Context(), containerdWith(t, others...), nil))
+			p := initializeDiffer(t, containerdWith(t, others...), func(*strata.DifferConfig) {})
 			instance, err := p.Instance()
 			if err != nil {
 				t.Fatal(err)
@@ -100,7 +127,7 @@ func TestInitializeDiffer(t *testing.T) {
 }
 
 func TestDifferNeedsMetadata(t *testing.T) {
-	p := differRegistration(t).Init(plugin.NewContext(t.Context(), plugin.NewPluginSet(), nil))
+	p := initializeDiffer(t, plugin.NewPluginSet(), func(*strata.DifferConfig) {})
 	if !errors.Is(p.Err(), plugin.ErrPluginNotFound) {
 		t.Error(p.Err())
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/strata-snapshotter/strata"
+	"github.com/strata-snapshotter/strata/config"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -45,7 +46,7 @@ func TestRegisteredOnce(t *testing.T) {
 // TestConfigKeys keeps the names that containerd's overlayfs plugin has.
 func TestConfigKeys(t *testing.T) {
 	cfg := *registrations()[0].Config.(*strata.Config)
-	if cfg.Durability != "commit" || cfg.IDMappedMounts != "auto" {
+	if cfg.Limits != config.DefaultLimits() || cfg.Durability != "commit" || cfg.IDMappedMounts != "auto" {
 		t.Errorf("defaults are %+v", cfg)
 	}
 	err := toml.Unmarshal([]byte(`
@@ -56,13 +57,22 @@ slow_chown = true
 mount_options = ['volatile']
 durability = 'none'
 idmapped_mounts = 'off'
+sharing = 'namespace'
+additional_stores = ['/usr/share/strata']
+verify = 'metadata'
+[limits]
+bytes = 7
 `), &cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	limits := config.DefaultLimits()
+	limits.Bytes = 7
 	want := strata.Config{
 		RootPath: "/r", UpperdirLabel: true, SyncRemove: true, SlowChown: true,
 		MountOptions: []string{"volatile"}, Durability: "none", IDMappedMounts: "off",
+		Sharing: "namespace", AdditionalStores: []string{"/usr/share/strata"}, Verify: "metadata",
+		Limits: limits,
 	}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got %+v\nwant %+v", cfg, want)
@@ -111,11 +121,17 @@ func TestInitialize(t *testing.T) {
 }
 
 func TestInitializeRefuses(t *testing.T) {
+	changed := func(change func(*strata.Config)) *strata.Config {
+		cfg := *registrations()[0].Config.(*strata.Config)
+		change(&cfg)
+		return &cfg
+	}
 	for name, cfg := range map[string]any{
 		"another type":    "config",
-		"mount option":    &strata.Config{MountOptions: []string{"upperdir=/x"}, Durability: "commit", IDMappedMounts: "auto"},
-		"unknown value":   &strata.Config{Durability: "maybe", IDMappedMounts: "auto"},
-		"unknown mapping": &strata.Config{Durability: "commit", IDMappedMounts: "on"},
+		"mount option":    changed(func(c *strata.Config) { c.MountOptions = []string{"upperdir=/x"} }),
+		"unknown value":   changed(func(c *strata.Config) { c.Durability = "maybe" }),
+		"unknown mapping": changed(func(c *strata.Config) { c.IDMappedMounts = "on" }),
+		"wrong limit":     changed(func(c *strata.Config) { c.Limits.NameBytes = 0 }),
 	} {
 		if err := initialize(cfg, t.TempDir()).Err(); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s gives %v", name, err)

@@ -28,6 +28,26 @@ const (
 	DurabilityNone = "none"
 )
 
+// Values of Snapshotter.Sharing.
+const (
+	// SharingAll lets a layer serve every image of every containerd namespace.
+	SharingAll = "all"
+	// SharingNamespace makes a namespace pull a layer once itself before it has it.
+	SharingNamespace = "namespace"
+	// SharingOff keeps a layer for the chain that it was extracted for.
+	SharingOff = "off"
+)
+
+// Values of Snapshotter.Verify.
+const (
+	// VerifyFull reads a layer's metadata and files.
+	VerifyFull = "full"
+	// VerifyMetadata reads a layer's metadata.
+	VerifyMetadata = "metadata"
+	// VerifyNone believes the store.
+	VerifyNone = "none"
+)
+
 // Values of Config.LogFormat.
 const (
 	// LogFormatText is one human-readable line an entry.
@@ -62,6 +82,8 @@ type Config struct {
 	LogFormat string `toml:"log_format" comment:"Format of the log: text or json."`
 	// Snapshotter holds the options of the snapshotter.
 	Snapshotter Snapshotter `toml:"snapshotter" comment:"Options of the snapshotter."`
+	// Limits holds what a layer may take.
+	Limits Limits `toml:"limits" comment:"What one layer may take. One that asks for more is refused."`
 }
 
 // Snapshotter is the table [snapshotter]: how snapshots are kept and mounted.
@@ -78,6 +100,12 @@ type Snapshotter struct {
 	MountOptions []string `toml:"mount_options" comment:"Further options of every overlay mount, one an element, such as \"volatile\"."`
 	// Durability is DurabilityCommit or DurabilityNone.
 	Durability string `toml:"durability" comment:"What survives a power loss: commit (every answered call) or none (faster)."`
+	// Sharing is SharingAll, SharingNamespace or SharingOff.
+	Sharing string `toml:"sharing" comment:"Whom a layer serves that is here already: all images of all containerd namespaces (all),\nthose of a namespace that has pulled it (namespace), or one chain (off)."`
+	// AdditionalStores are absolute paths of read-only layer stores, in order.
+	AdditionalStores []string `toml:"additional_stores" comment:"Read-only directories of layers to look in before a layer is fetched, in order.\nThey need not exist."`
+	// Verify is VerifyFull, VerifyMetadata or VerifyNone.
+	Verify string `toml:"verify" comment:"What is checked of an additional store's layer before its first use: full, metadata or none."`
 }
 
 // Default returns the configuration of a daemon without a file.
@@ -90,9 +118,13 @@ func Default() Config {
 		LogLevel:          "info",
 		LogFormat:         LogFormatText,
 		Snapshotter: Snapshotter{
-			IDMappedMounts: IDMappedMountsAuto,
-			MountOptions:   []string{},
-			Durability:     DurabilityCommit,
+			IDMappedMounts:   IDMappedMountsAuto,
+			MountOptions:     []string{},
+			Durability:       DurabilityCommit,
+			Sharing:          SharingAll,
+			AdditionalStores: []string{},
+			Verify:           VerifyFull,
 		},
+		Limits: DefaultLimits(),
 	}
 }

@@ -88,6 +88,9 @@ func TestParseRefuses(t *testing.T) {
 		"duplicate key":          {"root = '/a'\nroot = '/b'\n", []string{"x.toml:2", "root"}},
 		"other version":          {"version = 2\n", []string{"version is 2"}},
 		"relative root":          {"root = 'a'\n", []string{"root", "absolute"}},
+		"unknown limit":          {"[limits]\ninodes = 1\n", []string{"x.toml:2", `"limits.inodes"`}},
+		"limit with a unit":      {"[limits]\nbytes = '64GiB'\n", []string{"x.toml:2", "limits.bytes"}},
+		"limit too large":        {"[limits]\nbytes = 9223372036854775808\n", []string{"x.toml:2"}},
 		"wrong value":            {"[snapshotter]\ndurability = 'maybe'\n", []string{"snapshotter.durability", "commit, none"}},
 	}
 	for name, test := range tests {
@@ -117,6 +120,17 @@ func TestValidateRefuses(t *testing.T) {
 		"log format":          {func(c *config.Config) { c.LogFormat = "xml" }, []string{"log_format", "json"}},
 		"group":               {func(c *config.Config) { c.Group = "a\x00" }, []string{"group"}},
 		"idmapped mounts":     {func(c *config.Config) { c.Snapshotter.IDMappedMounts = "on" }, []string{"idmapped_mounts", "auto, off"}},
+		"negative bytes":      {func(c *config.Config) { c.Limits.Bytes = -1 }, []string{"limits.bytes", "between 0 and"}},
+		"negative entries":    {func(c *config.Config) { c.Limits.Entries = -1 }, []string{"limits.entries"}},
+		"negative depth":      {func(c *config.Config) { c.Limits.Depth = -1 }, []string{"limits.depth"}},
+		"huge depth":          {func(c *config.Config) { c.Limits.Depth = 1 << 40 }, []string{"limits.depth"}},
+		"negative ratio":      {func(c *config.Config) { c.Limits.Ratio = -1 }, []string{"limits.ratio"}},
+		"no length of paths":  {func(c *config.Config) { c.Limits.PathBytes = 0 }, []string{"limits.path_bytes", "1 and 1048576"}},
+		"long paths":          {func(c *config.Config) { c.Limits.PathBytes = 1<<20 + 1 }, []string{"limits.path_bytes"}},
+		"no length of names":  {func(c *config.Config) { c.Limits.NameBytes = 0 }, []string{"limits.name_bytes"}},
+		"long names":          {func(c *config.Config) { c.Limits.NameBytes = 256 }, []string{"limits.name_bytes", "1 and 255"}},
+		"no attributes":       {func(c *config.Config) { c.Limits.XattrBytes = 0 }, []string{"limits.xattr_bytes"}},
+		"large attributes":    {func(c *config.Config) { c.Limits.XattrBytes = 1 << 40 }, []string{"limits.xattr_bytes"}},
 		"several at once": {func(c *config.Config) { c.Root = "r"; c.LogLevel = "loud" },
 			[]string{"root", "log_level"}},
 	}
@@ -126,6 +140,18 @@ func TestValidateRefuses(t *testing.T) {
 			test.change(&cfg)
 			checkInvalid(t, cfg.Validate(), test.want)
 		})
+	}
+}
+
+// TestNoLimit: what can be left away is 0 then, and the rest stays as it was.
+func TestNoLimit(t *testing.T) {
+	cfg, err := config.Parse([]byte("[limits]\nbytes = 0\nentries = 0\ndepth = 0\nratio = 0\npath_bytes = 4_096\n"), "x.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Limits{PathBytes: 4096, NameBytes: 255, XattrBytes: 1 << 20}
+	if cfg.Limits != want {
+		t.Fatalf("got %+v\nwant %+v", cfg.Limits, want)
 	}
 }
 
@@ -170,6 +196,7 @@ func TestTOMLRoundTrip(t *testing.T) {
 		cfg := config.Default()
 		cfg.Root = "/" + rapid.StringMatching(`[ -~äß語]{1,40}`).Draw(t, "root")
 		cfg.Group = rapid.String().Draw(t, "group")
+		cfg.Limits.Bytes = rapid.Int64().Draw(t, "bytes")
 		cfg.Snapshotter.SyncRemove = rapid.Bool().Draw(t, "sync")
 		cfg.Snapshotter.MountOptions = rapid.SliceOf(rapid.StringMatching(`[a-z_]{1,8}(=[ -~]{0,9})?`)).Draw(t, "options")
 		if cfg.Validate() != nil {

@@ -22,6 +22,8 @@ var (
 	logFormats = []string{LogFormatText, LogFormatJSON}
 	idMappings = []string{IDMappedMountsAuto, IDMappedMountsOff}
 	durability = []string{DurabilityCommit, DurabilityNone}
+	sharings   = []string{SharingAll, SharingNamespace, SharingOff}
+	verifies   = []string{VerifyFull, VerifyMetadata, VerifyNone}
 
 	// ownOptions are the overlay options the snapshotter (or containerd, for
 	// the two id maps) sets itself. A second one would replace the directories
@@ -49,6 +51,7 @@ func (c Config) Validate() error {
 	p.oneOf("log_level", c.LogLevel, logLevels)
 	p.oneOf("log_format", c.LogFormat, logFormats)
 	p.snapshotter("snapshotter.", c.Snapshotter)
+	p.limits("limits.", c.Limits)
 	return p.err()
 }
 
@@ -114,6 +117,11 @@ func (p *problems) oneOf(key, value string, known []string) {
 func (p *problems) snapshotter(prefix string, s Snapshotter) {
 	p.oneOf(prefix+"idmapped_mounts", s.IDMappedMounts, idMappings)
 	p.oneOf(prefix+"durability", s.Durability, durability)
+	p.oneOf(prefix+"sharing", s.Sharing, sharings)
+	p.oneOf(prefix+"verify", s.Verify, verifies)
+	for i, path := range s.AdditionalStores {
+		p.path(fmt.Sprintf("%sadditional_stores[%d]", prefix, i), path)
+	}
 	for i, option := range s.MountOptions {
 		p.mountOption(fmt.Sprintf("%smount_options[%d]", prefix, i), option)
 	}

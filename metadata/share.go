@@ -59,6 +59,16 @@ func (tx *Tx) PublishStaged(n uint64, layer Layer) error {
 	return tx.Adopt(n, layer)
 }
 
+// AddLayer adds a layer that nothing refers to yet: the same transaction must change
+// that. If there is one of that diffID, that one is returned and nothing added.
+func (tx *Tx) AddLayer(l Layer) (Layer, error) {
+	same, err := tx.LayerByDiffID(l.DiffID)
+	if !errdefs.IsNotFound(err) {
+		return same, err
+	}
+	return l, tx.addLayer(l)
+}
+
 // Unstage takes the layer of the staged snapshot n away from it again, and returns the
 // layers that nothing refers to any more.
 func (tx *Tx) Unstage(n uint64) (freed []uint64, err error) {

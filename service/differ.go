@@ -3,26 +3,36 @@
 package service
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 
+	"github.com/strata-snapshotter/strata/config"
 	"github.com/strata-snapshotter/strata/diff"
 	"github.com/strata-snapshotter/strata/snapshotter"
 )
 
 // OpenDiffer makes the differ for the snapshotter sn with its root at the absolute
 // path root. The daemon and the plugin inside containerd both come through here.
-// sn may be nil: the differ then knows no snapshots of its own.
-func OpenDiffer(services diff.Services, sn snapshots.Snapshotter, root string) *diff.Differ {
+// sn may be nil: the differ then knows no snapshots of its own. limits bound layers
+// that are extracted elsewhere than into sn, which has its own.
+//
+// The error is InvalidArgument: a limit is wrong.
+func OpenDiffer(services diff.Services, sn snapshots.Snapshotter, root string, limits config.Limits) (*diff.Differ, error) {
+	if err := limits.Validate(); err != nil {
+		return nil, fmt.Errorf("limits of the differ: %w", err)
+	}
+	cfg := diff.Config{Services: services, Owns: below(root), Limits: layerLimits(limits)}
 	own, ok := sn.(*snapshotter.Snapshotter)
 	if !ok {
-		return diff.New(diff.Config{Services: services, Owns: below(root)})
+		return diff.New(cfg), nil
 	}
-	d := diff.New(diff.Config{Services: services, Staging: staging{own}, Owns: below(root)})
+	cfg.Staging = staging{own}
+	d := diff.New(cfg)
 	own.UseUnpacker(d)
-	return d
+	return d, nil
 }
 
 // below says whether a directory is in root. Mounts may name it by a link that the

@@ -56,15 +56,19 @@ func New(ctx context.Context, cfg config.Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	sn, err := OpenSnapshotter(ctx, cfg.Root, cfg.Snapshotter)
+	containerd, err := diff.NewClient(cfg.ContainerdAddress, cfg.ContentRoot)
 	if err != nil {
 		return nil, errors.Join(err, ln.Close(), ln.release())
 	}
-	containerd, err := diff.NewClient(cfg.ContainerdAddress, cfg.ContentRoot)
+	sn, err := OpenSnapshotter(ctx, Opening{Root: cfg.Root, Options: cfg.Snapshotter, Limits: cfg.Limits, Staging: containerd.KnowsStaged})
 	if err != nil {
-		return nil, errors.Join(err, sn.Close(), ln.Close(), ln.release())
+		return nil, errors.Join(err, containerd.Close(), ln.Close(), ln.release())
 	}
-	return assemble(sn, containerd, OpenDiffer(containerd.Services(), sn, cfg.Root), ln), nil
+	differ, err := OpenDiffer(containerd.Services(), sn, cfg.Root, cfg.Limits)
+	if err != nil {
+		return nil, errors.Join(err, containerd.Close(), sn.Close(), ln.Close(), ln.release())
+	}
+	return assemble(sn, containerd, differ, ln), nil
 }
 
 // assemble registers the APIs of sn and of the differ on a server for ln.

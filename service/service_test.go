@@ -153,7 +153,7 @@ func TestInvalidConfigIsRefused(t *testing.T) {
 	}
 	options := config.Default().Snapshotter
 	options.MountOptions = []string{"lowerdir=/etc"}
-	if _, err := OpenSnapshotter(t.Context(), t.TempDir(), options); !errdefs.IsInvalidArgument(err) {
+	if _, err := OpenSnapshotter(t.Context(), Opening{Root: t.TempDir(), Options: options, Limits: config.DefaultLimits()}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/strata-snapshotter/strata/archive"
+	"github.com/strata-snapshotter/strata/extstore"
 )
 
 // Durability says what a Commit that was answered survives.
@@ -74,6 +75,12 @@ type Config struct {
 	// read-only mounts of an extraction mean that there is nothing to extract
 	// (2.4 and later). Nil means no.
 	Staging func(context.Context) bool
+	// AdditionalStores are absolute paths of read-only stores (package extstore) that
+	// layers are looked for in, in order. They need not exist.
+	AdditionalStores []string
+	// Verify is what is checked of their layers before the first use. Empty means
+	// extstore.VerifyFull.
+	Verify extstore.Verify
 	// Limits bound layers that are extracted here. The zero value means
 	// archive.DefaultLimits.
 	Limits archive.Limits

@@ -31,5 +31,8 @@ func (s *Snapshotter) recover(ctx context.Context) error {
 	for _, n := range missing {
 		log.G(ctx).WithField("key", keys[n]).WithField("directory", s.store.UpperPath(n)).Error("the directory of an active snapshot is missing: it can only be removed")
 	}
-	return s.store.Sweep(ctx, named{s.meta})
+	if err := s.store.Sweep(ctx, named{s.meta}); err != nil {
+		return err
+	}
+	return s.store.MountExternals(ctx)
 }

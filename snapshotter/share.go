@@ -4,7 +4,6 @@ package snapshotter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -47,7 +46,7 @@ func (s *Snapshotter) reuse(ctx context.Context, info snapshots.Info) ([]mount.M
 	if s.cfg.Sharing == SharingOff || !isExtraction(info) {
 		return nil, nil
 	}
-	c, ok, err := s.claimOf(info)
+	c, ok, err := s.claimOf(ctx, info)
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -66,7 +65,7 @@ func (s *Snapshotter) reuse(ctx context.Context, info snapshots.Info) ([]mount.M
 
 // claimOf reads the labels. Clients that don't know the diffID yet, as those of
 // containerd 1.7, say which blob it is, and whoever extracted that told us the diffID.
-func (s *Snapshotter) claimOf(info snapshots.Info) (c claim, ok bool, err error) {
+func (s *Snapshotter) claimOf(ctx context.Context, info snapshots.Info) (c claim, ok bool, err error) {
 	c = claim{ref: info.Labels[snapshots.LabelSnapshotRef], diffID: digest.Digest(info.Labels[snapshots.LabelSnapshotDiffID])}
 	if c.ref == "" {
 		return c, false, nil
@@ -76,6 +75,9 @@ func (s *Snapshotter) claimOf(info snapshots.Info) (c claim, ok bool, err error)
 			c.diffID, err = tx.DiffIDOf(blob)
 			return err
 		})
+		if errdefs.IsNotFound(err) {
+			c.diffID, err = s.diffIDInStores(ctx, blob)
+		}
 		if errdefs.IsNotFound(err) {
 			return c, false, nil
 		}
@@ -130,26 +132,23 @@ func (s *Snapshotter) share(ctx context.Context, info snapshots.Info, c claim) e
 		return err
 	}
 	ns := namespaceOf(ctx, info.Name)
-	var layer metadata.Layer
-	err = s.meta.View(func(tx *metadata.Tx) (err error) {
-		if err := s.checkRef(tx, ns, c, base.parent); err != nil {
-			return err
-		}
-		layer, err = s.sharedLayer(tx, ns, c.diffID)
+	if err := s.meta.View(func(tx *metadata.Tx) error { return s.checkRef(tx, ns, c, base.parent) }); err != nil {
 		return err
-	})
+	}
+	f, err := s.find(ctx, ns, c.diffID)
 	if err != nil {
 		return err
 	}
-	patch, err := s.patchShared(ctx, info.Name, layer, base.chain)
+	patch, err := s.patchShared(ctx, info.Name, f.layer, base.chain)
 	if err != nil {
+		s.drop(ctx, f)
 		return err
 	}
 	defer patch.end()
-	if err := s.recordShared(ctx, info, c, base, layer, patch.layer); err != nil {
+	if err := s.recordShared(ctx, info, c, base, f, patch.layer); err != nil {
 		return s.dropPatch(ctx, patch, err)
 	}
-	log.G(ctx).WithField("diffID", c.diffID).WithField("layer", layer.Number).Debug("a layer that is here already serves one chain more")
+	log.G(ctx).WithField("diffID", c.diffID).WithField("layer", f.layer.Number).Debug("a layer that is here already serves one chain more")
 	return alreadyShared(c)
 }
 
@@ -171,14 +170,15 @@ func (s *Snapshotter) checkRef(tx *metadata.Tx, ns string, c claim, parent uint6
 	return nil
 }
 
-func (s *Snapshotter) recordShared(ctx context.Context, info snapshots.Info, c claim, base base, layer, patch metadata.Layer) error {
+func (s *Snapshotter) recordShared(ctx context.Context, info snapshots.Info, c claim, base base, f found, patch metadata.Layer) error {
 	n, err := s.meta.Reserve(ctx)
 	if err != nil {
+		s.drop(ctx, f)
 		return err
 	}
 	ns := namespaceOf(ctx, info.Name)
 	request := metadata.Create{Number: n, Key: info.Name, Parent: info.Parent, Labels: info.Labels}
-	return s.meta.Update(ctx, func(tx *metadata.Tx) error {
+	return s.use(ctx, f, func(tx *metadata.Tx, layer metadata.Layer) error {
 		// Another call may have been faster; two of them would only be untidy.
 		if err := s.checkRef(tx, ns, c, base.parent); err != nil {
 			return err
@@ -233,33 +233,44 @@ func (s *Snapshotter) stageShared(ctx context.Context, info snapshots.Info, c cl
 	if _, err := s.baseOf(info); err != nil {
 		return nil, err
 	}
-	ns := namespaceOf(ctx, info.Name)
-	var layer metadata.Layer
-	err := s.meta.View(func(tx *metadata.Tx) (err error) {
-		layer, err = s.sharedLayer(tx, ns, c.diffID)
-		return err
-	})
+	f, err := s.find(ctx, namespaceOf(ctx, info.Name), c.diffID)
 	if err != nil {
 		return nil, err
 	}
-	// Its parents may ask for it to be extracted onto them, which takes the blob.
-	if needs, err := s.needsOf(layer.Number); err != nil || !needs.None() {
-		return nil, errors.Join(err, fmt.Errorf("layer %s can only be used on layers that are known: %w", c.diffID, errdefs.ErrNotFound))
-	}
-	mounts, err := s.stagedMounts(info.Name, layer)
+	n, err := s.readyToStage(ctx, f, c)
 	if err != nil {
+		s.drop(ctx, f)
 		return nil, err
 	}
-	n, err := s.meta.Reserve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return mounts, s.meta.Update(ctx, func(tx *metadata.Tx) error {
+	var staged metadata.Layer
+	err = s.use(ctx, f, func(tx *metadata.Tx, layer metadata.Layer) error {
+		staged = layer
 		if _, err := tx.Create(metadata.Create{Number: n, Kind: snapshots.KindActive, Key: info.Name, Labels: info.Labels}); err != nil {
 			return err
 		}
 		return tx.Adopt(n, layer)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return s.stagedMounts(info.Name, staged)
+}
+
+// readyToStage checks the layer and reserves a number for the snapshot. Layers that ask
+// something of their parents are not staged: the answer may be that they have to be
+// extracted onto them, which takes the blob.
+func (s *Snapshotter) readyToStage(ctx context.Context, f found, c claim) (uint64, error) {
+	needs, err := s.needsOf(f.layer.Number)
+	if err != nil {
+		return 0, err
+	}
+	if !needs.None() {
+		return 0, fmt.Errorf("layer %s can only be used on layers that are known: %w", c.diffID, errdefs.ErrNotFound)
+	}
+	if err := s.store.CheckLayer(f.layer.Number); err != nil {
+		return 0, err
+	}
+	return s.meta.Reserve(ctx)
 }
 
 // stagedMounts show the layer of a staged snapshot, read-only.

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/log"
 	"github.com/moby/sys/userns"
+	"github.com/strata-snapshotter/strata/extstore"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 	"github.com/strata-snapshotter/strata/overlayutil"
@@ -31,6 +32,7 @@ type Snapshotter struct {
 	keys     keyLocks // of keys whose directories are moved
 	uppers   keyLocks // of keys that layers are extracted into
 	flights  flights
+	stores   *extstore.Set
 	unpacker Unpacker
 	close    func() error
 }
@@ -69,7 +71,7 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if err := s.probe(ctx); err != nil {
+	if err := errors.Join(s.probe(ctx), s.openStores(ctx)); err != nil {
 		return nil, err
 	}
 	var opts []metadata.Option
