@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/strata-snapshotter/strata/overlayutil"
 	"golang.org/x/sys/unix"
@@ -23,7 +22,7 @@ import (
 func ApplyOnto(ctx context.Context, src Source, dir *os.File, opts Options) (Result, error) {
 	opts = opts.withDefaults()
 	return extract(ctx, src, opts, func(x *extraction) error {
-		o := &onto{extraction: x, root: dir, made: map[string]bool{}, times: map[string]stamp{}, dirs: map[string]*entry{}}
+		o := &onto{extraction: x, root: dir, seen: &seen{}}
 		err := o.each(o.entry)
 		if err == nil {
 			err = o.finish()
@@ -37,13 +36,10 @@ func ApplyOnto(ctx context.Context, src Source, dir *os.File, opts Options) (Res
 type onto struct {
 	*extraction
 	root *os.File
-	// made are the paths that this layer has: an opaque marker spares them.
-	made map[string]bool
-	// times are those of directories that others than this layer made, before
-	// it changed something in them.
-	times map[string]stamp
-	// dirs are the entries of directories, whose metadata comes last.
-	dirs map[string]*entry
+	seen *seen // the root's
+	// looked is how many names opaque markers went through. Tests hold it against
+	// what there was.
+	looked int
 }
 
 func (o *onto) entry(e *entry) error {
@@ -96,7 +92,7 @@ func (o *onto) place(l place, e *entry, dir int) error {
 	if err := o.remove(dir, l.path, l.base); err != nil {
 		return err
 	}
-	o.made[l.path] = true
+	o.seen.at(l.path).made = true
 	if e.typ == typeRegular {
 		return o.file(l, e, dir)
 	}
@@ -137,8 +133,8 @@ func (o *onto) directory(l place, e *entry, dir int) error {
 	var st unix.Stat_t
 	err := unix.Fstatat(dir, l.base, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		o.made[l.path] = true
-		o.dirs[l.path] = e
+		n := o.seen.at(l.path)
+		n.made, n.entry = true, e
 		return nil
 	}
 	if err == nil {
@@ -150,7 +146,7 @@ func (o *onto) directory(l place, e *entry, dir int) error {
 	if err := o.makeDir(dir, l.path, l.base); err != nil {
 		return err
 	}
-	o.dirs[l.path] = e
+	o.seen.at(l.path).entry = e
 	return nil
 }
 
@@ -159,7 +155,8 @@ func (o *onto) makeDir(dir int, path, base string) error {
 	if err := unix.Mkdirat(dir, base, 0o755); err != nil {
 		return fmt.Errorf("make directory %s: %w", quote(path), err)
 	}
-	o.made[path] = true
+	n := o.seen.at(path)
+	n.made, n.clean = true, true
 	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -173,61 +170,66 @@ func (o *onto) makeDir(dir int, path, base string) error {
 
 // remove removes path, and forgets what this layer had there.
 func (o *onto) remove(dir int, path, base string) error {
-	wasDir, err := remove(dir, base)
-	if err != nil {
+	if err := removeAll(dir, base); err != nil {
 		return fmt.Errorf("remove %s: %w", quote(path), err)
 	}
-	delete(o.made, path)
-	if !wasDir {
-		return nil // nearly always: what follows looks at every path of the layer
-	}
-	prefix := path + "/"
-	forget(o.made, path, prefix)
-	forget(o.times, path, prefix)
-	forget(o.dirs, path, prefix)
+	o.seen.forget(path)
 	return nil
 }
 
-func forget[V any](m map[string]V, path, prefix string) {
-	delete(m, path)
-	for p := range m {
-		if len(p) > len(prefix) && p[:len(prefix)] == prefix {
-			delete(m, p)
-		}
-	}
-}
-
 // clearBelow is an opaque marker: everything in the directory goes that this
-// layer did not make.
+// layer did not make. A second marker finds nothing to do, also further down:
+// since the first, only this layer can have put something there.
 func (o *onto) clearBelow(path string) error {
-	for todo := []string{path}; len(todo) > 0; {
+	top := o.seen.at(path)
+	if top.hides() {
+		return nil
+	}
+	for todo := []directory{{path, top}}; len(todo) > 0; {
 		at := todo[len(todo)-1]
-		dir, err := o.openDir(at)
+		kept, err := o.clearOne(at, at.seen == top)
 		if err != nil {
-			return err
-		}
-		kept, err := o.clearDir(dir, at)
-		if err == nil && at != path && !o.made[at] {
-			err = o.renew(dir, at)
-		}
-		if err := errors.Join(err, unix.Close(dir)); err != nil {
 			return err
 		}
 		todo = append(todo[:len(todo)-1], kept...)
 	}
+	top.clean = true
 	return nil
 }
 
-// clearDir is clearBelow for one directory. It returns the directories that stay.
-func (o *onto) clearDir(dir int, path string) (kept []string, err error) {
+// clearOne is clearBelow for one directory, the one with the marker or one in it.
+// It returns the directories that stay.
+func (o *onto) clearOne(at directory, marked bool) (kept []directory, err error) {
+	if at.clean && (marked || at.made) {
+		return nil, nil
+	}
+	dir, err := o.openDir(at.path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unix.Close(dir)) }()
+	if !at.clean {
+		if kept, err = o.clearDir(dir, at); err != nil {
+			return nil, err
+		}
+	}
+	if !marked && !at.made {
+		err = o.renew(dir, at.seen)
+	}
+	return kept, err
+}
+
+// clearDir removes the names in dir that this layer has nothing at or below.
+func (o *onto) clearDir(dir int, at directory) (kept []directory, err error) {
 	names, err := namesIn(dir)
 	if err != nil {
 		return nil, err
 	}
+	o.looked += len(names)
 	for _, name := range names {
-		p := join(path, name)
-		if !o.made[p] && !o.within(p) {
-			if err := o.remove(dir, p, name); err != nil {
+		path, child := join(at.path, name), at.children[name]
+		if child == nil {
+			if err := o.remove(dir, path, name); err != nil {
 				return nil, err
 			}
 			continue
@@ -237,37 +239,16 @@ func (o *onto) clearDir(dir int, path string) (kept []string, err error) {
 			return nil, err
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			kept = append(kept, p)
+			kept = append(kept, directory{path, child})
 		}
 	}
 	return kept, nil
 }
 
-// within tells whether this layer has something in the directory path, which has
-// no entry of its own.
-func (o *onto) within(path string) bool {
-	if _, ok := o.times[path]; ok {
-		return true
-	}
-	prefix := path + "/"
-	for p := range o.made {
-		if strings.HasPrefix(p, prefix) {
-			return true
-		}
-	}
-	for p := range o.times {
-		if strings.HasPrefix(p, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
 // renew makes an implicit directory look as if it had not been there before: what
 // the layers below say of it is hidden, too.
-func (o *onto) renew(fd int, path string) error {
-	o.made[path] = true
-	delete(o.times, path)
+func (o *onto) renew(fd int, n *seen) error {
+	n.made, n.timed = true, false
 	if err := errors.Join(o.dropXattrs(fd), o.plain(fd)); err != nil {
 		return err
 	}
@@ -307,7 +288,7 @@ func (o *onto) link(l place, e *entry, dir, from int, base string) error {
 	if err != nil {
 		return err
 	}
-	o.made[l.path] = true
+	o.seen.at(l.path).made = true
 	// An overlay copies the target up for the link: what is still being
 	// written to it must be there first.
 	if err := o.writers.settle(); err != nil {
@@ -325,24 +306,18 @@ func (o *onto) link(l place, e *entry, dir, from int, base string) error {
 // finish sets what entries say of directories, and gives those that nobody named
 // their times back.
 func (o *onto) finish() error {
-	for path, e := range o.dirs {
-		fd, err := o.openDir(path)
+	for _, d := range o.seen.directories() {
+		fd, err := o.openDir(d.path)
 		if err != nil {
 			return err
 		}
-		err = o.directoryMeta(fd, e)
+		if d.entry != nil {
+			err = o.directoryMeta(fd, d.entry)
+		} else {
+			err = setTimes(fd, d.time)
+		}
 		if err := errors.Join(err, unix.Close(fd)); err != nil {
-			return fmt.Errorf("directory %s: %w", quote(path), err)
-		}
-		delete(o.times, path)
-	}
-	for path, t := range o.times {
-		fd, err := o.openDir(path)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(setTimes(fd, t), unix.Close(fd)); err != nil {
-			return fmt.Errorf("directory %s: %w", quote(path), err)
+			return fmt.Errorf("directory %s: %w", quote(d.path), err)
 		}
 	}
 	return nil

@@ -13,20 +13,14 @@ import (
 
 // removeAll removes dirfd/base, which is of this layer's making, whatever it is.
 func removeAll(dirfd int, base string) error {
-	_, err := remove(dirfd, base)
-	return err
-}
-
-// remove is removeAll, and says whether it was a directory.
-func remove(dirfd int, base string) (wasDir bool, err error) {
-	err = unix.Unlinkat(dirfd, base, 0)
+	err := unix.Unlinkat(dirfd, base, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
-		return false, nil
+		return nil
 	}
 	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
-		return false, err
+		return err
 	}
-	return true, removeDir(dirfd, base, 0)
+	return removeDir(dirfd, base, 0)
 }
 
 // maxRemoveDepth is how many levels of directories removing keeps open: a layer

@@ -158,7 +158,8 @@ func (o *onto) makeMissing(w *walker, base string) error {
 // noteTime remembers when a directory was changed, if it is not of this layer's
 // making.
 func (o *onto) noteTime(path string) error {
-	if _, known := o.times[path]; known || o.made[path] {
+	n := o.seen.at(path)
+	if n.timed || n.made {
 		return nil
 	}
 	fd, err := o.openDir(path)
@@ -167,7 +168,7 @@ func (o *onto) noteTime(path string) error {
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
-	o.times[path] = stamp{st.Mtim.Sec, st.Mtim.Nsec}
+	n.timed, n.time = true, stamp{st.Mtim.Sec, st.Mtim.Nsec}
 	return errors.Join(err, unix.Close(fd))
 }
 

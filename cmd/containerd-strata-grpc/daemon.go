@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"runtime"
 
 	"github.com/containerd/log"
 	"github.com/urfave/cli/v3"
@@ -37,5 +38,11 @@ func runDaemon(ctx context.Context, cmd *cli.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, svc.Close()) }()
+	// Now that the root is ours, and before a call makes a mount.
+	if err := useTempMounts(ctx, cfg.Root); err != nil {
+		return err
+	}
+	reserve := limitGarbage()
+	defer runtime.KeepAlive(reserve)
 	return svc.Serve(ctx)
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"runtime"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -127,4 +128,76 @@ func TestWindow(t *testing.T) {
 	if _, err := Open(nil, Zstd, Options{MaxWindow: 1}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("limit of a byte: %v", err)
 	}
+}
+
+// TestZstdDecodersAreReused, after a good blob, a broken one, one that was not read
+// to its end, and under another limit: nothing of a blob shows in the next.
+func TestZstdDecodersAreReused(t *testing.T) {
+	data := samples(t)["mixed"]
+	good := streamed(t, data, zstd.WithWindowSize(1<<20))
+	for name, before := range map[string][]byte{
+		"good": good, "cut": good[:len(good)/2], "broken": changed(good, -1), "nothing": nil,
+	} {
+		for _, limit := range []uint64{2 << 20, 4 << 20} {
+			_, _ = decode(t, bytes.NewReader(before), Zstd, Options{MaxWindow: 2 << 20}) // what comes after is looked at
+			got, err := decode(t, bytes.NewReader(good), Zstd, Options{MaxWindow: limit})
+			if err != nil || !bytes.Equal(got, data) {
+				t.Errorf("after %s, limit %d: %d bytes, %v", name, limit, len(got), err)
+			}
+		}
+	}
+	first, err := Open(bytes.NewReader(good), Zstd, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Next(); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	at := first.InputOffset()
+	if got, err := decode(t, bytes.NewReader(good), Zstd, Options{}); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("after one that was left: %d bytes, %v", len(got), err)
+	}
+	if _, err := first.Next(); !errors.Is(err, errClosed) || first.Close() != nil || first.InputOffset() != at || at == 0 {
+		t.Errorf("the closed reader: %v, at %d, was at %d", err, first.InputOffset(), at)
+	}
+}
+
+// TestIdleDecoders: one decoder serves all readers that come one after the other,
+// on whatever thread, and none is kept for good.
+func TestIdleDecoders(t *testing.T) {
+	var idle idleDecoders
+	d, err := newZstdDecoder(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		idle.put(d)
+		got := make(chan *zstdDecoder)
+		go func() { got <- idle.get(1 << 20) }()
+		if <-got != d {
+			t.Fatal("a decoder was not found again")
+		}
+	}
+	idle.put(d)
+	if idle.get(2<<20) != nil || idle.get(1<<20) != nil {
+		t.Error("a decoder with another limit was not dropped")
+	}
+	putNew(t, &idle)
+	runtime.GC()
+	if idle.get(1<<20) != nil {
+		t.Error("an idle decoder survives a garbage collection")
+	}
+}
+
+// putNew puts a decoder that nothing else refers to.
+func putNew(t *testing.T, idle *idleDecoders) {
+	t.Helper()
+	d, err := newZstdDecoder(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle.put(d)
 }
