@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/moby/sys/userns"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -54,6 +55,10 @@ func (s *Snapshotter) commit(ctx context.Context, request metadata.Commit) error
 	// transaction.
 	ready, err := s.makeReady(ctx, active, &request)
 	if err != nil {
+		// The directory that was not there may have become a layer.
+		if now, gone := s.checkCommit(request); gone == nil && now.Number == active.Number && now.Layer != active.Layer {
+			err = errStagedMeanwhile
+		}
 		return fmt.Errorf("commit %q: %w", request.Key, err)
 	}
 	defer ready.patch.end()
@@ -62,6 +67,9 @@ func (s *Snapshotter) commit(ctx context.Context, request metadata.Commit) error
 		return s.dropPatch(ctx, ready.patch, err)
 	}
 	defer unlock()
+	if err := failpoint.Hit(failpoint.CommitReady); err != nil {
+		return s.dropPatch(ctx, ready.patch, err)
+	}
 	if err := s.finish(ctx, request, active, ready); err != nil {
 		return s.dropPatch(ctx, ready.patch, err)
 	}
@@ -302,6 +310,10 @@ func (s *Snapshotter) finishAdopted(ctx context.Context, request metadata.Commit
 func (s *Snapshotter) record(ctx context.Context, request *metadata.Commit) error {
 	request.Usage = request.Layer.Usage
 	request.Usage.Add(request.Patch.Usage)
+	if err := failpoint.Hit(failpoint.CommitRecord); err != nil {
+		return err
+	}
+	defer failpoint.Pass(failpoint.CommitRecorded)
 	return s.meta.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) error {
 		made, err := tx.Commit(*request)
 		if err == nil {
@@ -350,6 +362,9 @@ func (s *Snapshotter) unstage(ctx context.Context, active metadata.Snapshot) err
 	if active.Layer == 0 {
 		return nil
 	}
+	if err := failpoint.Hit(failpoint.CommitUnstage); err != nil {
+		return err
+	}
 	var freed []uint64
 	err := s.meta.Update(ctx, func(tx *metadata.Tx) (err error) {
 		freed, err = tx.Unstage(active.Number)
@@ -358,6 +373,7 @@ func (s *Snapshotter) unstage(ctx context.Context, active metadata.Snapshot) err
 	if err != nil {
 		return err
 	}
+	failpoint.Pass(failpoint.CommitUnstaged)
 	s.trashLayers(ctx, freed)
 	return nil
 }
