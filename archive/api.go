@@ -16,6 +16,13 @@ type Source interface {
 	Next() ([]byte, error)
 }
 
+// Filler is a Source that can put its bytes where they are wanted, which saves a copy.
+type Filler interface {
+	// Fill reads into p until it is full or the stream ends: with io.EOF, after which
+	// there may be bytes in p all the same.
+	Fill(p []byte) (n int, err error)
+}
+
 // Options say how a layer is extracted.
 type Options struct {
 	// Xattrs is the namespace of overlay's marks: overlayutil.Trusted, or

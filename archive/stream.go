@@ -69,32 +69,57 @@ func newStream(ctx context.Context, src Source) *stream {
 	return s
 }
 
-// pump copies the source into pieces. The copy costs little beside the rest, and
-// makes the source independent of how long its bytes are needed.
+// pump brings the source into pieces.
 func (s *stream) pump(src Source, toHash chan<- *piece) {
 	defer close(s.in)
 	defer close(toHash)
-	for {
-		b, err := src.Next()
-		for len(b) > 0 && s.ctx.Err() == nil {
-			p := s.take()
-			if p == nil {
-				break
-			}
-			p.n = copy(p.buf, b)
-			b = b[p.n:]
-			p.refs.Store(2)
-			toHash <- p
-			s.in <- p
-		}
-		if err == nil {
-			err = s.ctx.Err()
-		}
-		if err != nil {
-			s.err = err
-			return
+	next := func() error { return s.copyNext(src, toHash) }
+	if filler, ok := src.(Filler); ok {
+		next = func() error { return s.fillNext(filler, toHash) }
+	}
+	for s.err == nil {
+		s.err = next()
+		if s.err == nil {
+			s.err = s.ctx.Err()
 		}
 	}
+}
+
+// copyNext makes the source independent of how long its bytes are needed. The copy
+// costs little beside the rest.
+func (s *stream) copyNext(src Source, toHash chan<- *piece) error {
+	b, err := src.Next()
+	for len(b) > 0 && s.ctx.Err() == nil {
+		p := s.take()
+		if p == nil {
+			break
+		}
+		p.n = copy(p.buf, b)
+		b = b[p.n:]
+		s.pass(p, toHash)
+	}
+	return err
+}
+
+func (s *stream) fillNext(src Filler, toHash chan<- *piece) error {
+	p := s.take()
+	if p == nil {
+		return s.ctx.Err()
+	}
+	var err error
+	if p.n, err = src.Fill(p.buf); p.n == 0 {
+		p.refs.Store(1)
+		p.release()
+		return err
+	}
+	s.pass(p, toHash)
+	return err
+}
+
+func (s *stream) pass(p *piece, toHash chan<- *piece) {
+	p.refs.Store(2)
+	toHash <- p
+	s.in <- p
 }
 
 // take returns a free piece, or a new one: most layers are small and need few.

@@ -97,7 +97,7 @@ func run(ctx context.Context, extract engine, l *layer, dir *os.File, opts archi
 	if opts.Warn == nil {
 		opts.Warn = func(text string) { log.G(ctx).WithField("digest", l.desc.Digest).Warn(text) }
 	}
-	result, err := extract(ctx, l, dir, opts)
+	result, err := extract(ctx, l.Reader, dir, opts)
 	if err := cmp.Or(l.allowed(), err); err != nil {
 		return archive.Result{}, err
 	}

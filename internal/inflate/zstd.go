@@ -56,7 +56,7 @@ type zstdDecoder struct {
 	in      *bufio.Reader
 	decoder *zstd.Decoder
 	max     uint64
-	out     [ChunkSize]byte
+	out     []byte // for Next alone
 }
 
 // newZstdDecoder makes a decoder that works on the goroutine calling Next and
@@ -121,14 +121,27 @@ func (z *zstdReader) Next() ([]byte, error) {
 	if z.err != nil {
 		return nil, z.err
 	}
-	n, err := readFull(z.d.decoder, z.d.out[:])
-	if err != nil {
-		z.err = z.classify(err)
+	if z.d.out == nil {
+		z.d.out = make([]byte, ChunkSize)
 	}
+	n, err := z.Fill(z.d.out)
 	if n > 0 {
 		return z.d.out[:n], nil
 	}
-	return nil, z.err
+	return nil, err
+}
+
+// Fill reads into p until it is full, or the stream ends, with io.EOF, or fails. What
+// came before is in p all the same.
+func (z *zstdReader) Fill(p []byte) (int, error) {
+	if z.err != nil {
+		return 0, z.err
+	}
+	n, err := readFull(z.d.decoder, p)
+	if err != nil {
+		z.err = z.classify(err)
+	}
+	return n, z.err
 }
 
 // classify gives the decoder's error its class. A failure of the source may look
