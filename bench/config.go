@@ -22,6 +22,8 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.grpc.v1.cri", "io
   address = "{{.Dir}}/c.sock"
 [plugins.'io.containerd.internal.v1.opt']
   path = "{{.Dir}}/opt"
+[plugins.'io.containerd.metadata.v1.bolt']
+  no_sync = {{.NoSync}}
 [plugins.'io.containerd.service.v1.diff-service']
   default = ["{{.Differ}}"]
 {{if .Unpacks}}
@@ -42,12 +44,14 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.grpc.v1.cri", "io
   address = "{{.Dir}}/strata.sock"
 {{end}}`))
 
+// writeConfigs is for one durability of both sides. Without any, containerd does not sync
+// its own metadata either; its overlayfs snapshotter always does.
 func (s *side) writeConfigs(durability string) error {
 	data := struct {
 		Dir, Differ, Snapshotter, Platform string
-		Proxy                              bool
+		Proxy, NoSync                      bool
 		Unpacks                            int
-	}{s.fs.dir, s.differ, s.snapshotter, "linux/" + runtime.GOARCH, s.strata != "", s.unpacks}
+	}{s.fs.dir, s.differ, s.snapshotter, "linux/" + runtime.GOARCH, s.strata != "", durability == "none", s.unpacks}
 	var out strings.Builder
 	if err := containerdConfig.Execute(&out, data); err != nil {
 		return err

@@ -34,8 +34,8 @@
 // containerd of containerd, for Strata of its daemon alone. Daemons are started anew
 // for each scenario.
 //
-// Modes: "off" is Strata with durability "none" and containerd as it comes; "on" is
-// Strata with durability "commit" and containerd with its sync of the file system
+// Modes: "off" is Strata with durability "none", and both containerds with no_sync for
+// their metadata; "on" is Strata with durability "commit" and containerd with its sync of the file system
 // after each layer (sync_fs); "asis" is a durable Strata and containerd as it comes.
 //
 // # A corpus
