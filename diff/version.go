@@ -31,7 +31,7 @@ func (c *Client) KnowsStaged(ctx context.Context) bool {
 	return VersionKnowsStaged(answer.GetVersion())
 }
 
-// VersionKnowsStaged is KnowsStaged for a version of containerd, as it as containerd and its distributors write it: v2.4.2,
+// VersionKnowsStaged is KnowsStaged for a version of containerd, as containerd and its distributors write it: v2.4.2,
 // 2.4.0-rc.1, v2.5.0-12-gabcdef.m, 2.4.2~ds1.
 func VersionKnowsStaged(version string) bool {
 	var major, minor int

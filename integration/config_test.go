@@ -89,8 +89,10 @@ disabled_plugins = ["io.containerd.nri.v1.nri"{{if not .CRI}},
   snapshotter = "{{.Snapshotter}}"
   differ = "{{.Differ}}"
 {{end}}
-{{if .Unpacks}}
 [plugins.'io.containerd.transfer.v1.local']
+  # More than an image has layers: tests keep some of them back.
+  max_concurrent_downloads = 10
+{{if .Unpacks}}
   max_concurrent_unpacks = {{.Unpacks}}
 {{end}}
 {{if .CRI}}
@@ -120,7 +122,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri"{{if not .CRI}},
 const version2 = `version = 2
 root = "{{.Dir}}/containerd"
 state = "{{.Dir}}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
+disabled_plugins = ["io.containerd.nri.v1.nri"{{if not .CRI}}, "io.containerd.grpc.v1.cri"{{end}}]
 [grpc]
   address = "{{.Dir}}/c.sock"
 [plugins."io.containerd.internal.v1.opt"]
@@ -129,6 +131,22 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
 [proxy_plugins.strata]
   type = "snapshot"
   address = "{{.Dir}}/strata.sock"
+[proxy_plugins.strata-diff]
+  type = "diff"
+  address = "{{.Dir}}/strata.sock"
+[plugins."io.containerd.service.v1.diff-service"]
+  default = ["{{.Differ}}"{{if ne .Differ "walking"}}, "walking"{{end}}]
+{{end}}
+{{if .CRI}}
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = true
+  stats_collect_period = 1
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{{.CNIBin}}"
+    conf_dir = "{{.CNIConf}}"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "{{.Snapshotter}}"
+    disable_snapshot_annotations = false
 {{end}}
 `
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 )
 
 // FormatExternal is a layer whose directory is in an additional store and bound
@@ -123,13 +124,20 @@ func (s *Store) stageExternal(n uint64, ext External) (err error) {
 func (s *Store) placeExternal(n uint64, note externalNote) error {
 	s.externals.changing.Lock()
 	defer s.externals.changing.Unlock()
-	err := s.writeNote(n, note)
+	err := failpoint.Hit(failpoint.ExternalNote)
+	if err == nil {
+		err = s.writeNote(n, note)
+	}
+	if err == nil {
+		err = failpoint.Hit(failpoint.ExternalPlace)
+	}
 	if err == nil {
 		err = rename(s.staging, name(n), s.layers, name(n))
 	}
 	if err != nil {
 		return errors.Join(err, s.forgetNote(n))
 	}
+	failpoint.Pass(failpoint.ExternalPlaced)
 	s.externals.set(n, note)
 	return nil
 }
@@ -140,5 +148,8 @@ func (s *Store) attachTo(n uint64, bind *bind) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
+	if err := failpoint.Hit(failpoint.ExternalAttach); err != nil {
+		return err
+	}
 	return bind.attach(dir, fsName)
 }

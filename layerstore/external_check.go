@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
 
@@ -169,5 +170,6 @@ func (s *Store) layerToTrash(item string) error {
 	if err := s.moveToTrash(s.layers, item, item); err != nil {
 		return err
 	}
+	failpoint.Pass(failpoint.ExternalForget)
 	return s.forgetNote(n)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/strata-snapshotter/strata/internal/durable"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,17 +51,43 @@ const manifestVersion = 1
 // Publish makes the directory of active snapshot n, which Seal found to hold
 // content, layer n. When it returns, the layer survives a power cut.
 //
+// The caller holds Begin(n), as with Place.
+func (s *Store) Publish(n uint64, content Content) error {
+	if err := s.Place(n, content); err != nil {
+		return err
+	}
+	if err := s.SyncLayers(); err != nil {
+		return errors.Join(err, s.Unpublish(n))
+	}
+	return nil
+}
+
+// SyncLayers makes the layers that were placed so far survive a power cut.
+func (s *Store) SyncLayers() error {
+	defer failpoint.Pass(failpoint.LayerSynced)
+	return s.rootError(s.sync(s.syncLayers.Do))
+}
+
+// Place is Publish without the syncing of the directory that the layer is moved to,
+// which comes with SyncLayers, before the transaction.
+//
 // The caller holds Begin(n) until the layer's transaction is committed, or
 // until Unpublish took it back.
-func (s *Store) Publish(n uint64, content Content) (err error) {
+func (s *Store) Place(n uint64, content Content) (err error) {
 	defer func() { err = s.rootError(err) }()
+	if err := failpoint.Hit(failpoint.LayerManifest); err != nil {
+		return err
+	}
 	if err := s.writeManifest(n, content); err != nil {
+		return err
+	}
+	if err := failpoint.Hit(failpoint.LayerPlace); err != nil {
 		return err
 	}
 	if err := rename(s.snapshots, name(n), s.layers, name(n)); err != nil {
 		return err
 	}
-	if err := s.sync(s.syncLayers.Do); err != nil {
+	if err := failpoint.Hit(failpoint.LayerPlaced); err != nil {
 		return errors.Join(err, s.Unpublish(n))
 	}
 	return nil
@@ -106,7 +133,9 @@ func (s *Store) putManifest(in *os.File, n uint64, m Manifest) (err error) {
 // Unpublish takes a Publish back: layer n, which no transaction names, is
 // active snapshot n again.
 func (s *Store) Unpublish(n uint64) error {
+	failpoint.Pass(failpoint.LayerUnplace)
 	err := rename(s.layers, name(n), s.snapshots, name(n))
+	failpoint.Pass(failpoint.LayerUnplaced)
 	if err == nil {
 		err = s.sync(s.syncSnapshots.Do)
 	}
@@ -121,7 +150,9 @@ func (s *Store) DropWork(n uint64) error {
 	if err != nil {
 		return s.rootError(err)
 	}
-	err = s.dropWork(dir, n)
+	if err = failpoint.Hit(failpoint.LayerDropWork); err == nil {
+		err = s.dropWork(dir, n)
+	}
 	return s.rootError(errors.Join(err, dir.Close()))
 }
 

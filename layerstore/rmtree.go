@@ -31,19 +31,24 @@ func (s *Store) remover() *remover {
 	return &remover{trash: s.trash, leftover: func(string) { s.wakeDeletion() }}
 }
 
-// remove deletes item on a thread of its own, at the lowest priority that still
-// makes progress: nobody who deletes is in a hurry, and others use the disk.
-func (r *remover) remove(ctx context.Context, item string) error {
-	done := make(chan error, 1)
+// calmly runs fn on a thread of its own, at the lowest I/O priority that still makes
+// progress, and below others who want to run: nobody who deletes is in a hurry, and
+// others use the disk.
+func calmly(ctx context.Context, fn func()) {
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		runtime.LockOSThread() // never unlocked: the thread ends with its priority
-		if err := lowerIOPriority(); err != nil {
-			log.G(ctx).WithError(err).Debug("can't lower the I/O priority of deletion")
+		if err := errors.Join(lowerIOPriority(), unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), deleteNice)); err != nil {
+			log.G(ctx).WithError(err).Debug("can't lower the priority of deletion")
 		}
-		done <- r.tree(ctx, r.trash, item, item, 0)
+		fn()
 	}()
-	return <-done
+	<-done
 }
+
+// deleteNice is the nice value of deletion.
+const deleteNice = 10
 
 // tree deletes dir/base, which is whatever it is. item is what of the trash it
 // belongs to.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,7 +35,12 @@ func (s *Store) MakeSnapshot(n uint64, attrs RootAttrs) (err error) {
 	}
 	// The rename comes last: syncing the directory it goes to then covers all
 	// that was done before it, on file systems that write changes in order.
-	return rename(s.staging, name(n), s.snapshots, name(n))
+	if err := failpoint.Hit(failpoint.SnapshotPlace); err != nil {
+		return err
+	}
+	err = rename(s.staging, name(n), s.snapshots, name(n))
+	failpoint.Pass(failpoint.SnapshotPlaced)
+	return err
 }
 
 // SyncSnapshots makes the snapshots that were made so far survive a power cut.

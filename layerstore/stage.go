@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/strata-snapshotter/strata/internal/durable"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,6 +52,9 @@ func (s *Store) ResetSnapshot(n uint64, attrs RootAttrs) (err error) {
 		return err
 	}
 	for _, sub := range []string{fsName, workName} {
+		if err := failpoint.Hit(failpoint.SnapshotReset); err != nil {
+			return err
+		}
 		if err := s.moveToTrash(dir, sub, name(n)+"."+sub); err != nil {
 			return err
 		}
@@ -99,7 +103,12 @@ func (s *Store) WriteSeal(n uint64, v any) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	return durable.ReplaceFile(dir, sealFile, b, 0o600)
+	if err := failpoint.Hit(failpoint.SealWrite); err != nil {
+		return err
+	}
+	err = durable.ReplaceFile(dir, sealFile, b, 0o600)
+	failpoint.Pass(failpoint.SealWritten)
+	return err
 }
 
 // maxSeal bounds what is read into memory. A layer can need many directories.
@@ -150,7 +159,7 @@ func (s *Store) StagePatch(n uint64) (_ *os.File, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	if err := mkdir(dir, fsName, rootMode); err != nil {
+	if err := errors.Join(failpoint.Hit(failpoint.PatchStage), mkdir(dir, fsName, rootMode)); err != nil {
 		return nil, err
 	}
 	return openDir(int(dir.Fd()), fsName)
@@ -175,9 +184,13 @@ func (s *Store) PublishPatch(ctx context.Context, n uint64) (c Content, err erro
 	if err := s.putManifest(s.staging, n, Manifest{Patch: true, Bytes: c.Bytes, Inodes: c.Inodes}); err != nil {
 		return c, err
 	}
+	if err := failpoint.Hit(failpoint.PatchPlace); err != nil {
+		return c, err
+	}
 	if err := rename(s.staging, name(n), s.layers, name(n)); err != nil {
 		return c, err
 	}
+	failpoint.Pass(failpoint.PatchPlaced)
 	return c, s.sync(s.syncLayers.Do)
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/containerd/log"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 )
 
 // Named answers for the metadata which directories are named. It is asked after
@@ -25,9 +26,9 @@ type Named interface {
 // failures left behind.
 func (s *Store) Sweep(ctx context.Context, named Named) error {
 	err := errors.Join(
-		s.sweepDir(ctx, s.snapshots, named.Snapshots),
-		s.sweepDir(ctx, s.layers, named.Layers),
-		s.sweepStaging(),
+		failpoint.Hit(failpoint.SweepSnapshots), s.sweepDir(ctx, s.snapshots, named.Snapshots),
+		failpoint.Hit(failpoint.SweepLayers), s.sweepDir(ctx, s.layers, named.Layers),
+		failpoint.Hit(failpoint.SweepStaging), s.sweepStaging(),
 	)
 	return s.rootError(err)
 }
@@ -108,6 +109,7 @@ func (s *Store) Recover(ctx context.Context, named Named, active []uint64) (miss
 	}
 	for _, n := range layers {
 		if isLayer[n] {
+			failpoint.Pass(failpoint.RecoverDropWork)
 			if err := s.DropWork(n); err != nil {
 				return nil, err
 			}

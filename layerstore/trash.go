@@ -8,15 +8,22 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/containerd/log"
-	"golang.org/x/sync/errgroup"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
 
 // deleteWorkers is how many trees are deleted at a time: enough to keep a disk
 // busy, few enough to leave it to others.
 const deleteWorkers = 2
+
+// deletePause is how long deletion in the background waits after it was woken: whoever
+// removes one snapshot often removes many, and their trees are deleted in one go, when
+// those calls are no longer in a hurry.
+const deletePause = 100 * time.Millisecond
 
 // deleting knows which items of the trash somebody is deleting.
 type deleting struct {
@@ -49,6 +56,9 @@ func (s *Store) toTrash(from *os.File, item string) error {
 // moveToTrash moves an item under a name that is free: a number can come here
 // twice, as a snapshot that failed and as what is left of it.
 func (s *Store) moveToTrash(from *os.File, item, as string) error {
+	if err := failpoint.Hit(failpoint.TrashMove); err != nil {
+		return err
+	}
 	for i := 0; ; i++ {
 		err := rename(from, item, s.trash, trashName(as, i))
 		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
@@ -60,6 +70,7 @@ func (s *Store) moveToTrash(from *os.File, item, as string) error {
 			}
 		}
 		if err == nil {
+			failpoint.Pass(failpoint.TrashMoved)
 			s.wakeDeletion()
 		}
 		return err
@@ -89,6 +100,11 @@ func (s *Store) deleteInBackground(ctx context.Context) {
 			return
 		case <-s.deleting.wake:
 		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(deletePause):
+		}
 		if err := s.EmptyTrash(ctx); err != nil && ctx.Err() == nil {
 			log.G(ctx).WithError(err).WithField("root", s.path).Warn("some removed directories could not be deleted yet")
 		}
@@ -96,27 +112,36 @@ func (s *Store) deleteInBackground(ctx context.Context) {
 }
 
 // EmptyTrash deletes all that is in the trash now, waiting for what is being
-// deleted already. It stops when ctx ends; the background goes on.
+// deleted already, and leaves disk and processor to others. It stops when ctx ends; the
+// background goes on.
 func (s *Store) EmptyTrash(ctx context.Context) error {
+	return s.emptyTrash(ctx, calmly)
+}
+
+// EmptyTrashNow is EmptyTrash for those whom somebody waits for.
+func (s *Store) EmptyTrashNow(ctx context.Context) error {
+	return s.emptyTrash(ctx, func(_ context.Context, fn func()) { fn() })
+}
+
+// emptyTrash deletes within what run makes of each worker.
+func (s *Store) emptyTrash(ctx context.Context, run func(context.Context, func())) error {
 	items, err := listDir(s.trash)
 	if err != nil {
 		return s.rootError(err)
 	}
-	var mu sync.Mutex
-	var errs []error
-	var g errgroup.Group
-	g.SetLimit(deleteWorkers)
-	for _, item := range items {
-		g.Go(func() error {
-			if err := s.deleteItem(ctx, item); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, err)
-			}
-			return nil
+	errs := make([]error, len(items)) // one item must not keep another
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(deleteWorkers, len(items)) {
+		workers.Go(func() {
+			run(ctx, func() {
+				for i := int(next.Add(1)) - 1; i < len(items); i = int(next.Add(1)) - 1 {
+					errs[i] = s.deleteItem(ctx, items[i])
+				}
+			})
 		})
 	}
-	_ = g.Wait() // errors are collected: one item must not keep another
+	workers.Wait()
 	return s.rootError(errors.Join(errs...))
 }
 
@@ -143,7 +168,10 @@ func (s *Store) deleteItem(ctx context.Context, item string) error {
 		delete(s.deleting.items, item)
 		close(done)
 	}()
-	return s.remover().remove(ctx, item)
+	if err := failpoint.Hit(failpoint.TrashDelete); err != nil {
+		return err
+	}
+	return s.remover().tree(ctx, s.trash, item, item, 0)
 }
 
 // listDir returns the names in a directory that is open for good: through a

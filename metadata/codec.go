@@ -18,6 +18,7 @@ const (
 	strRaw    = 0 // length, bytes
 	strDigest = 1 // length of the prefix, prefix, 32 bytes: prefix + "sha256:" + hex
 	strKnown  = 2 // index into knownStrings
+	strSame   = 3 // length of the prefix, prefix: strDigest with the digest given; records only
 
 	strTagBits = 2
 
@@ -47,6 +48,25 @@ var knownIndex = func() map[string]uint64 {
 	}
 	return m
 }()
+
+// appendSame is appendString for a string that may end in the digest that another one
+// of the same record ends in.
+func appendSame(b []byte, s string, digest string) []byte {
+	if digest != "" && strings.HasSuffix(s, digest) {
+		prefix := s[:len(s)-len(digest)]
+		b = binary.AppendUvarint(b, uint64(len(prefix))<<strTagBits|strSame)
+		return append(b, prefix...)
+	}
+	return appendString(b, s)
+}
+
+// digestOf is the digest that s ends in, if it does.
+func digestOf(s string) string {
+	if _, _, ok := cutDigest(s); !ok {
+		return ""
+	}
+	return s[len(s)-digestLen:]
+}
 
 func appendString(b []byte, s string) []byte {
 	if i, ok := knownIndex[s]; ok {
@@ -82,8 +102,9 @@ func cutDigest(s string) (prefix string, raw [digestRawLen]byte, ok bool) {
 // decoder reads the fields of a record one after another and remembers the
 // first mistake, so that callers check once.
 type decoder struct {
-	b   []byte
-	err error
+	b    []byte
+	same string // what strSame stands for, if anything
+	err  error
 }
 
 func (d *decoder) fail(what string) {
@@ -147,6 +168,10 @@ func (d *decoder) string() string {
 		if n < uint64(len(knownStrings)) {
 			return knownStrings[n]
 		}
+	case strSame:
+		if prefix := d.take(n); d.same != "" {
+			return string(prefix) + d.same
+		}
 	}
 	d.fail("unknown string")
 	return ""
@@ -158,17 +183,4 @@ func (d *decoder) finish() error {
 		d.fail("bytes left over")
 	}
 	return d.err
-}
-
-func u64(n uint64) []byte {
-	return binary.BigEndian.AppendUint64(nil, n)
-}
-
-func pair(a, b uint64) []byte {
-	return binary.BigEndian.AppendUint64(u64(a), b)
-}
-
-// second returns the second half of a pair key.
-func second(k []byte) uint64 {
-	return binary.BigEndian.Uint64(k[8:])
 }

@@ -44,6 +44,29 @@ func TestDigestsArePacked(t *testing.T) {
 	}
 }
 
+// An extracted layer's name ends in its chainID, as do the labels that name it.
+func TestSameDigestIsKeptOnce(t *testing.T) {
+	chainID := "sha256:" + hexDigits
+	r := &record{name: "default/12/" + chainID, kind: snapshots.KindCommitted}
+	without := len(r.encode())
+	r.labels = map[string]string{snapshots.LabelSnapshotRef: chainID}
+	if more := len(r.encode()) - without; more > 2 {
+		t.Errorf("the label takes %d bytes", more)
+	}
+	got, err := decodeRecord(r.encode())
+	if err != nil || got.labels[snapshots.LabelSnapshotRef] != chainID {
+		t.Errorf("the label became %v (%v)", got, err)
+	}
+}
+
+// A string that refers to the digest of a name says nothing where there is none.
+func TestSameAsNothing(t *testing.T) {
+	d := &decoder{b: []byte{0<<strTagBits | strSame}}
+	if s := d.string(); s != "" || !errdefs.IsDataLoss(d.finish()) {
+		t.Errorf("it is %q, %v", s, d.err)
+	}
+}
+
 func TestRecordRoundTrip(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		created := rapid.Int64Range(0, 1<<62).Draw(rt, "created")

@@ -11,17 +11,19 @@
 //
 // # Schema
 //
-// Integers in keys are big endian, so that cursors walk them in order.
+// Numbers in keys are big endian, behind how many bytes they take, so that cursors walk
+// them in order (number below; u64 has eight bytes). Names that have a number, as
+// containerd's have, are packed with it (keys.go), so that new ones come last.
 //
-//	meta       "format"                 → {"version":1,"compatible":[],"incompatible":[]}
+//	meta       "format"                 → {"version":2,"compatible":[],"incompatible":[]}
 //	           "reserved"               → u64: numbers below this may have been handed out
-//	names      name or key              → u64 number
-//	snapshots  u64 number               → record (record.go)
-//	children   u64 parent | u64 child   → nothing
-//	byref      u64 hash of the snapshot.ref label | u64 number → nothing
-//	layers     u64 layer                → record (layer.go)
-//	refs       u64 layer | u64 snapshot → nothing
-//	diffids    packed diffID            → u64 layer
+//	names      packed name or key       → number
+//	snapshots  number                   → record (record.go)
+//	children   parent | child           → nothing
+//	byref      hash of the snapshot.ref label | number → nothing
+//	layers     number of the layer      → record (layer.go)
+//	refs       layer | snapshot         → nothing
+//	diffids    packed diffID            → number of the layer
 //	blobs      packed blob digest       → packed diffID
 //
 // A snapshot is one compact value, not a nest of buckets: bbolt spends at least

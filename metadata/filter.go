@@ -112,5 +112,5 @@ func (tx *Tx) find(w wanted) (numbers []uint64, err error) {
 // hash only make a look-up find a candidate too many.
 func hashRef(ref string) uint64 {
 	sum := sha256.Sum256([]byte(ref))
-	return binary.BigEndian.Uint64(sum[:8])
+	return uint64(binary.BigEndian.Uint32(sum[:]))
 }

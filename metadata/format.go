@@ -19,7 +19,7 @@ import (
 
 // FormatVersion is the version of the schema that this package writes. It only
 // grows when an older program could not even tell which features are in use.
-const FormatVersion = 1
+const FormatVersion = 2
 
 // Format says what a program must know to use a store.
 type Format struct {
@@ -38,6 +38,10 @@ func (f Format) check(path string) error {
 	if f.Version > FormatVersion {
 		return fmt.Errorf("%s has format version %d and this program knows up to %d: use the newer Strata that wrote it: %w",
 			path, f.Version, FormatVersion, errdefs.ErrFailedPrecondition)
+	}
+	if f.Version == 1 {
+		return fmt.Errorf("%s was written before Strata's first release, in a form that is no longer read: start with an empty root: %w",
+			path, errdefs.ErrFailedPrecondition)
 	}
 	if f.Version < 1 {
 		return fmt.Errorf("%s has no valid format version: it is no Strata store or it is damaged: %w", path, errdefs.ErrDataLoss)

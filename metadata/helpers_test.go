@@ -142,7 +142,7 @@ func checkIndexes(t testing.TB, s *Store) {
 		names, children, refs, byref := 0, 0, 0, 0
 		c := tx.bucket(bucketSnapshots).Cursor()
 		for k, v := c.First(); k != nil; k, v = c.Next() {
-			n := second(append(make([]byte, 8), k...))
+			n := numberOf(k)
 			r, err := decodeRecord(v)
 			if err != nil {
 				return err

@@ -72,7 +72,7 @@ func decodeLayer(n uint64, b []byte) (Layer, error) {
 
 // GetLayer returns layer n. ErrNotFound if there is none.
 func (tx *Tx) GetLayer(n uint64) (Layer, error) {
-	v := tx.bucket(bucketLayers).Get(u64(n))
+	v := tx.bucket(bucketLayers).Get(numberKey(n))
 	if v == nil {
 		return Layer{}, fmt.Errorf("layer %d: %w", n, errdefs.ErrNotFound)
 	}
@@ -85,7 +85,7 @@ func (tx *Tx) GetLayer(n uint64) (Layer, error) {
 
 // HasLayer says whether layer n is in the store.
 func (tx *Tx) HasLayer(n uint64) bool {
-	return tx.bucket(bucketLayers).Get(u64(n)) != nil
+	return tx.bucket(bucketLayers).Get(numberKey(n)) != nil
 }
 
 // LayerByDiffID returns the layer published under diffID. ErrNotFound if there
@@ -96,45 +96,11 @@ func (tx *Tx) LayerByDiffID(diffID digest.Digest) (Layer, error) {
 		return Layer{}, err
 	}
 	v := tx.bucket(bucketDiffIDs).Get(k)
-	if len(v) != 8 {
+	if v == nil {
 		return Layer{}, fmt.Errorf("layer with diffID %s: %w", diffID, errdefs.ErrNotFound)
 	}
-	return tx.GetLayer(binary.BigEndian.Uint64(v))
+	return tx.GetLayer(numberOf(v))
 }
-
-// Chain returns the layers, patches among them, of the committed snapshot with
-// number n and of its ancestors, top first. 0 has none.
-func (tx *Tx) Chain(n uint64) ([]Layer, error) {
-	var chain []Layer
-	for n != 0 {
-		r, err := tx.recordOf(n)
-		if err != nil {
-			return nil, err
-		}
-		if r.kind != snapshots.KindCommitted {
-			return nil, fmt.Errorf("snapshot %q has children but is %v: %w", r.name, r.kind, errdefs.ErrDataLoss)
-		}
-		numbers := []uint64{r.patch, r.layer}
-		if r.patch == 0 {
-			numbers = numbers[1:]
-		}
-		for _, number := range numbers {
-			l, err := tx.GetLayer(number)
-			if err != nil {
-				return nil, fmt.Errorf("snapshot %q: %w", r.name, err)
-			}
-			chain = append(chain, l)
-		}
-		if len(chain) > maxChain {
-			return nil, fmt.Errorf("the parents of snapshot %q go in a circle: %w", r.name, errdefs.ErrDataLoss)
-		}
-		n = r.parent
-	}
-	return chain, nil
-}
-
-// maxChain is far over what can be mounted. A longer chain is a circle.
-const maxChain = 100_000
 
 // References returns the numbers of the snapshots that refer to layer n, the
 // oldest first.
@@ -182,11 +148,11 @@ func (tx *Tx) addLayer(l Layer) error {
 		if tx.bucket(bucketDiffIDs).Get(k) != nil {
 			return fmt.Errorf("layer with diffID %s: %w", l.DiffID, errdefs.ErrAlreadyExists)
 		}
-		if err := tx.put(bucketDiffIDs, k, u64(l.Number)); err != nil {
+		if err := tx.put(bucketDiffIDs, k, numberKey(l.Number)); err != nil {
 			return err
 		}
 	}
-	return tx.put(bucketLayers, u64(l.Number), l.encode())
+	return tx.put(bucketLayers, numberKey(l.Number), l.encode())
 }
 
 // unrefer takes back a reference, and deletes a layer that has none left.
@@ -216,5 +182,5 @@ func (tx *Tx) unrefer(layer, snapshot uint64) (freed []uint64, err error) {
 			return nil, err
 		}
 	}
-	return []uint64{layer}, tx.delete(bucketLayers, u64(layer))
+	return []uint64{layer}, tx.delete(bucketLayers, numberKey(layer))
 }

@@ -3,7 +3,9 @@
 package metadata
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"testing"
 
@@ -76,8 +78,54 @@ func (m model) commit(key, name, parent string, layer uint64) error {
 		}
 		s.parent = parent
 	}
+	if s.layer != 0 && s.layer != layer {
+		return errdefs.ErrUnavailable
+	}
 	delete(m, key)
 	m[name] = modelled{kind: snapshots.KindCommitted, parent: s.parent, layer: layer}
+	return nil
+}
+
+func (m model) adopt(key string, layer uint64) error {
+	s := m[key]
+	switch {
+	case s.kind != snapshots.KindActive:
+		return errdefs.ErrFailedPrecondition
+	case s.layer != 0, m.references(layer) == 0:
+		return errdefs.ErrUnavailable
+	}
+	s.layer = layer
+	m[key] = s
+	return nil
+}
+
+// unstage returns how many layers nothing refers to any more.
+func (m model) unstage(key string) (freed int) {
+	s := m[key]
+	if s.kind != snapshots.KindActive || s.layer == 0 {
+		return 0
+	}
+	layer := s.layer
+	s.layer = 0
+	m[key] = s
+	if m.references(layer) == 0 {
+		return 1
+	}
+	return 0
+}
+
+func (m model) share(key, parent string, layer uint64) error {
+	if m.references(layer) == 0 {
+		// Other mistakes are found first; what create did to the copy is forgotten.
+		if err := maps.Clone(m).create(snapshots.KindCommitted, key, parent); err != nil {
+			return err
+		}
+		return errdefs.ErrUnavailable
+	}
+	if err := m.create(snapshots.KindCommitted, key, parent); err != nil {
+		return err
+	}
+	m[key] = modelled{kind: snapshots.KindCommitted, parent: parent, layer: layer}
 	return nil
 }
 
@@ -96,7 +144,7 @@ func sameClass(a, b error) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
 	}
-	for _, is := range []func(error) bool{errdefs.IsNotFound, errdefs.IsAlreadyExists, errdefs.IsFailedPrecondition, errdefs.IsInvalidArgument} {
+	for _, is := range []func(error) bool{errdefs.IsNotFound, errdefs.IsAlreadyExists, errdefs.IsFailedPrecondition, errdefs.IsInvalidArgument, errdefs.IsUnavailable} {
 		if is(a) != is(b) {
 			return false
 		}
@@ -124,7 +172,7 @@ func TestStoreIsLikeTheModel(t *testing.T) {
 		layers := []uint64{}
 		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
 			name, parent := names.Draw(rt, "name"), parents.Draw(rt, "parent")
-			switch rapid.SampledFrom([]string{"prepare", "view", "commit", "commit", "remove", "crash"}).Draw(rt, "call") {
+			switch rapid.SampledFrom([]string{"prepare", "view", "commit", "commit", "adopt", "share", "unstage", "remove", "crash"}).Draw(rt, "call") {
 			case "prepare":
 				_, err := create(t, s, snapshots.KindActive, name, parent, nil)
 				expect(rt, err, m.create(snapshots.KindActive, name, parent))
@@ -137,9 +185,15 @@ func TestStoreIsLikeTheModel(t *testing.T) {
 					layer = rapid.SampledFrom(layers).Draw(rt, "layer")
 				}
 				to := names.Draw(rt, "to")
-				_, err := commit(s, Commit{Key: name, Name: to, Parent: parent, Layer: Layer{Number: layer}})
+				_, err := commit(s, Commit{Key: name, Name: to, Parent: parent, Layer: modelLayer(layer)})
 				expect(rt, err, m.commit(name, to, parent, layer))
 				layers = append(layers, layer)
+			case "adopt", "share", "unstage":
+				layer := uint64(1 << 40) // of nobody
+				if len(layers) > 0 {
+					layer = rapid.SampledFrom(layers).Draw(rt, "layer")
+				}
+				stageBoth(rt, t, s, m, rapid.SampledFrom([]string{"adopt", "share", "unstage"}).Draw(rt, "how"), name, parent, layer)
 			case "remove":
 				removeBoth(rt, s, m, name)
 			case "crash":
@@ -172,6 +226,66 @@ func removeBoth(rt *rapid.T, s *Store, m model, name string) {
 	}
 }
 
+// modelLayer takes as many bytes as its number, so that sums tell layers apart.
+func modelLayer(n uint64) Layer {
+	return Layer{Number: n, Usage: snapshots.Usage{Size: int64(n), Inodes: 1}}
+}
+
+// stageBoth has a snapshot use, or no longer use, a layer that is there.
+func stageBoth(rt *rapid.T, t *testing.T, s *Store, m model, how, name, parent string, layer uint64) {
+	if how == "share" {
+		n := reserve(t, s)
+		err := s.Update(context.Background(), func(tx *Tx) error {
+			_, err := tx.Share(Share{Create: Create{Number: n, Key: name, Parent: parent}, Layer: modelLayer(layer)})
+			return err
+		})
+		expect(rt, err, m.share(name, parent, layer))
+		return
+	}
+	sn, err := get(s, name)
+	if err != nil {
+		return
+	}
+	if how == "adopt" {
+		err := s.Update(context.Background(), func(tx *Tx) error { return tx.Adopt(sn.Number, modelLayer(layer)) })
+		expect(rt, err, m.adopt(name, layer))
+		return
+	}
+	var freed []uint64
+	err = s.Update(context.Background(), func(tx *Tx) (err error) {
+		freed, err = tx.Unstage(sn.Number)
+		return err
+	})
+	if want := m.unstage(name); err != nil || len(freed) != want {
+		rt.Fatalf("unstaging %s freed %v, %v, want %d", name, freed, err, want)
+	}
+}
+
+// compareCharges makes sure that each layer is charged once.
+func compareCharges(rt *rapid.T, s *Store, all map[string]Snapshot, m model) {
+	var got, want snapshots.Usage
+	layers := map[uint64]bool{}
+	for _, is := range m {
+		if is.layer != 0 && !layers[is.layer] {
+			layers[is.layer] = true
+			want.Add(modelLayer(is.layer).Usage)
+		}
+	}
+	err := s.View(func(tx *Tx) error {
+		for _, sn := range all {
+			u, err := tx.Charged(sn)
+			if err != nil {
+				return err
+			}
+			got.Add(u)
+		}
+		return nil
+	})
+	if err != nil || got != want {
+		rt.Fatalf("snapshots are charged %+v (%v) for layers of %+v", got, err, want)
+	}
+}
+
 func compare(rt *rapid.T, t *testing.T, s *Store, m model) {
 	all := dump(t, s)
 	if len(all) != len(m) {
@@ -183,5 +297,6 @@ func compare(rt *rapid.T, t *testing.T, s *Store, m model) {
 			rt.Fatalf("%s: store %+v, model %+v", name, got, want)
 		}
 	}
+	compareCharges(rt, s, all, m)
 	checkIndexes(t, s)
 }

@@ -12,31 +12,54 @@ import (
 )
 
 // reserveBlock is how many numbers one transaction reserves. A crash loses at
-// most that many; more would make numbers, and with them lowerdir strings,
-// longer for nothing.
+// most that many and reserveAhead; more would make numbers, and with them lowerdir
+// strings, longer for nothing.
 const reserveBlock = 64
+
+// reserveAhead is how many numbers are left when the next block is reserved: by the one
+// who took the last before these, while others go on. Otherwise all would wait for a
+// transaction that only one of them is part of.
+const reserveAhead = 16
 
 type numbers struct {
 	mu       sync.Mutex
 	next     uint64 // the number to hand out next
 	reserved uint64 // numbers below this are reserved on disk
+	given    bool   // back: the store is being closed
 }
 
 // Reserve hands out a number that was never handed out before, by this process
 // or an earlier one, and never will be again, whatever becomes of it.
 func (s *Store) Reserve(ctx context.Context) (uint64, error) {
+	n, left, limit, err := s.takeNumber(ctx)
+	if err != nil || left != reserveAhead {
+		return n, err
+	}
+	// It is no failure of this call: whoever finds no number left tries again.
+	if s.Update(ctx, func(tx *Tx) error { return tx.raiseReserved(limit) }) == nil {
+		s.numbers.mu.Lock()
+		defer s.numbers.mu.Unlock()
+		if !s.numbers.given {
+			s.numbers.reserved = max(s.numbers.reserved, limit)
+		}
+	}
+	return n, nil
+}
+
+// takeNumber also says how many numbers are left, and what to reserve next.
+func (s *Store) takeNumber(ctx context.Context) (n, left, limit uint64, err error) {
 	s.numbers.mu.Lock()
 	defer s.numbers.mu.Unlock()
 	if s.numbers.next == s.numbers.reserved {
 		limit := s.numbers.reserved + reserveBlock
-		if err := s.Update(ctx, func(tx *Tx) error { return tx.setReserved(limit) }); err != nil {
-			return 0, fmt.Errorf("reserve numbers: %w", err)
+		if err := s.Update(ctx, func(tx *Tx) error { return tx.raiseReserved(limit) }); err != nil {
+			return 0, 0, 0, fmt.Errorf("reserve numbers: %w", err)
 		}
 		s.numbers.reserved = limit
 	}
-	n := s.numbers.next
+	n = s.numbers.next
 	s.numbers.next++
-	return n, nil
+	return n, s.numbers.reserved - s.numbers.next, s.numbers.reserved + reserveBlock, nil
 }
 
 func (s *Store) loadNumbers() error {
@@ -58,6 +81,7 @@ func (s *Store) loadNumbers() error {
 func (s *Store) giveBackNumbers() error {
 	s.numbers.mu.Lock()
 	defer s.numbers.mu.Unlock()
+	s.numbers.given = true
 	if s.numbers.next == s.numbers.reserved {
 		return nil
 	}
@@ -69,6 +93,15 @@ func (s *Store) giveBackNumbers() error {
 	// Nothing may be handed out from here on: it would not be reserved.
 	s.numbers.reserved = next
 	return err
+}
+
+// raiseReserved never lowers the mark: two callers can raise it at the same time, and the
+// one who wants more may come first.
+func (tx *Tx) raiseReserved(limit uint64) error {
+	if v := tx.bucket(bucketMeta).Get(keyReserved); len(v) == 8 && binary.BigEndian.Uint64(v) >= limit {
+		return nil
+	}
+	return tx.setReserved(limit)
 }
 
 func (tx *Tx) setReserved(n uint64) error {

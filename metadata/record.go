@@ -40,15 +40,24 @@ func (r *record) encode() []byte {
 	b = binary.AppendVarint(b, r.updated.UnixNano()-r.created.UnixNano())
 	b = appendString(b, r.name)
 	b = binary.AppendUvarint(b, uint64(len(r.labels)))
+	same := digestOf(r.name) // and, of an extracted layer, the label snapshot.ref
 	for _, k := range slices.Sorted(maps.Keys(r.labels)) {
 		b = appendString(b, k)
-		b = appendString(b, r.labels[k])
+		b = appendSame(b, r.labels[k], same)
 	}
 	return b
 }
 
 func decodeRecord(b []byte) (*record, error) {
 	d := &decoder{b: b}
+	r := decodeHead(d)
+	d.same = digestOf(r.name)
+	r.labels = decodeLabels(d)
+	return r, d.finish()
+}
+
+// decodeHead reads all but the labels, which are most of a record.
+func decodeHead(d *decoder) *record {
 	if v := d.byte(); v != recordVersion {
 		d.fail("unknown version")
 	}
@@ -62,8 +71,7 @@ func decodeRecord(b []byte) (*record, error) {
 	r.created = timeOf(created)
 	r.updated = timeOf(created + d.varint())
 	r.name = d.string()
-	r.labels = decodeLabels(d)
-	return r, d.finish()
+	return r
 }
 
 func decodeLabels(d *decoder) map[string]string {

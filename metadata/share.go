@@ -29,7 +29,7 @@ func (tx *Tx) Adopt(n uint64, layer Layer) error {
 		return err
 	}
 	r.layer = layer.Number
-	if err := tx.put(bucketSnapshots, u64(n), r.encode()); err != nil {
+	if err := tx.put(bucketSnapshots, numberKey(n), r.encode()); err != nil {
 		return err
 	}
 	return tx.put(bucketRefs, pair(layer.Number, n), nil)
@@ -78,7 +78,7 @@ func (tx *Tx) Unstage(n uint64) (freed []uint64, err error) {
 	}
 	layer := r.layer
 	r.layer = 0
-	if err := tx.put(bucketSnapshots, u64(n), r.encode()); err != nil {
+	if err := tx.put(bucketSnapshots, numberKey(n), r.encode()); err != nil {
 		return nil, err
 	}
 	return tx.unrefer(layer, n)

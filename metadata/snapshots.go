@@ -103,7 +103,7 @@ func (tx *Tx) snapshot(n uint64, r *record) (Snapshot, error) {
 	if r.parent == 0 {
 		return s, nil
 	}
-	p, err := tx.recordOf(r.parent)
+	p, err := tx.headOf(r.parent)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("parent of snapshot %q: %w", r.name, err)
 	}
@@ -113,7 +113,7 @@ func (tx *Tx) snapshot(n uint64, r *record) (Snapshot, error) {
 
 // HasSnapshot says whether a snapshot has number n.
 func (tx *Tx) HasSnapshot(n uint64) bool {
-	return tx.bucket(bucketSnapshots).Get(u64(n)) != nil
+	return tx.bucket(bucketSnapshots).Get(numberKey(n)) != nil
 }
 
 // Create makes an active snapshot or a view.
@@ -149,7 +149,7 @@ func (tx *Tx) committedParent(key, parent string, notCommitted error) (uint64, e
 	if parent == "" {
 		return 0, nil
 	}
-	n, r, err := tx.lookup(parent)
+	n, r, err := tx.lookupHead(parent)
 	if err != nil {
 		return 0, fmt.Errorf("parent of snapshot %q: %w", key, err)
 	}
@@ -187,9 +187,6 @@ func (tx *Tx) Commit(c Commit) (Snapshot, error) {
 	if old.layer != 0 && old.layer != c.Layer.Number {
 		return Snapshot{}, fmt.Errorf("commit %q: it is staged on layer %d, not %d: %w", c.Key, old.layer, c.Layer.Number, errdefs.ErrUnavailable)
 	}
-	if err := tx.erase(n, old); err != nil {
-		return Snapshot{}, err
-	}
 	if r.layer, err = tx.refer(c.Layer, n); err != nil {
 		return Snapshot{}, err
 	}
@@ -198,7 +195,7 @@ func (tx *Tx) Commit(c Commit) (Snapshot, error) {
 			return Snapshot{}, err
 		}
 	}
-	if err := tx.insert(n, r); err != nil {
+	if err := tx.replace(n, old, r); err != nil {
 		return Snapshot{}, err
 	}
 	if c.Blob != "" {
@@ -269,49 +266,11 @@ func (tx *Tx) Remove(name string) (Removed, error) {
 	return removed, nil
 }
 
-// insert writes a record and its index entries.
-func (tx *Tx) insert(n uint64, r *record) error {
-	if err := tx.put(bucketSnapshots, u64(n), r.encode()); err != nil {
-		return err
-	}
-	if err := tx.put(bucketNames, []byte(r.name), u64(n)); err != nil {
-		return err
-	}
-	if r.parent != 0 {
-		if err := tx.put(bucketChildren, pair(r.parent, n), nil); err != nil {
-			return err
-		}
-	}
-	if ref := r.labels[snapshots.LabelSnapshotRef]; ref != "" {
-		return tx.put(bucketByRef, pair(hashRef(ref), n), nil)
-	}
-	return nil
-}
-
-// erase deletes a record and its index entries.
-func (tx *Tx) erase(n uint64, r *record) error {
-	if err := tx.delete(bucketSnapshots, u64(n)); err != nil {
-		return err
-	}
-	if err := tx.delete(bucketNames, []byte(r.name)); err != nil {
-		return err
-	}
-	if r.parent != 0 {
-		if err := tx.delete(bucketChildren, pair(r.parent, n)); err != nil {
-			return err
-		}
-	}
-	if ref := r.labels[snapshots.LabelSnapshotRef]; ref != "" {
-		return tx.delete(bucketByRef, pair(hashRef(ref), n))
-	}
-	return nil
-}
-
 func checkNameAndLabels(name string, labels map[string]string) error {
 	if name == "" {
 		return fmt.Errorf("a snapshot needs a name: %w", errdefs.ErrInvalidArgument)
 	}
-	if len(name) > bolt.MaxKeySize {
+	if len(nameKey(name)) > bolt.MaxKeySize {
 		return fmt.Errorf("the name of a snapshot has at most %d bytes, this one has %d: %w", bolt.MaxKeySize, len(name), errdefs.ErrInvalidArgument)
 	}
 	for k, v := range labels {

@@ -41,6 +41,8 @@ const (
 	// mmapSize is address space, not memory. While bbolt moves its mapping no
 	// reader may run, so it should be large enough never to.
 	mmapSize = 256 << 20
+	// growBy is by how many bytes the file grows when it is full.
+	growBy = 4 << 20
 )
 
 // Store is an open metadata.db. All methods may be called concurrently.
@@ -49,6 +51,7 @@ type Store struct {
 	db      *bolt.DB
 	writers writers
 	numbers numbers
+	chains  chains
 	close   func() error
 }
 
@@ -85,6 +88,7 @@ func Open(path string, opts ...Option) (*Store, error) {
 	if err != nil {
 		return nil, openError(path, err)
 	}
+	db.AllocSize = growBy
 	s := &Store{path: path, db: db}
 	s.writers.db = db
 	s.close = sync.OnceValue(s.shutdown)
@@ -119,7 +123,7 @@ func (s *Store) create() error {
 // long it takes, and should be short: pages it sees can't be used again before
 // it ends.
 func (s *Store) View(fn func(*Tx) error) error {
-	err := s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx}) })
+	err := s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx, chains: &s.chains}) })
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 		return closedError(s.path)
 	}

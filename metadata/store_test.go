@@ -41,10 +41,11 @@ func TestFormat(t *testing.T) {
 		want   func(error) bool
 		says   string
 	}{
-		"ours":                 {Format{Version: 1}, nil, ""},
-		"unknown compatible":   {Format{Version: 1, Compatible: []string{"later"}}, nil, ""},
-		"unknown incompatible": {Format{Version: 1, Incompatible: []string{"later"}}, errdefs.IsFailedPrecondition, `"later"`},
-		"newer":                {Format{Version: 2}, errdefs.IsFailedPrecondition, "version 2"},
+		"ours":                 {Format{Version: FormatVersion}, nil, ""},
+		"unknown compatible":   {Format{Version: FormatVersion, Compatible: []string{"later"}}, nil, ""},
+		"unknown incompatible": {Format{Version: FormatVersion, Incompatible: []string{"later"}}, errdefs.IsFailedPrecondition, `"later"`},
+		"before the first":     {Format{Version: 1}, errdefs.IsFailedPrecondition, "empty root"},
+		"newer":                {Format{Version: FormatVersion + 1}, errdefs.IsFailedPrecondition, "version 3"},
 		"none":                 {Format{}, errdefs.IsDataLoss, "no valid format"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -78,7 +79,7 @@ func TestFormat(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	good := filepath.Join(dir, "good.db")
-	writeFormat(t, good, Format{Version: 1})
+	writeFormat(t, good, Format{Version: FormatVersion})
 	data, err := os.ReadFile(good)
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ package metadata
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -16,6 +15,8 @@ import (
 type Tx struct {
 	tx    *bolt.Tx
 	wrote bool // something was put or deleted: an error now needs a rollback
+	// chains are those known to all readers, nil in a transaction that writes.
+	chains *chains
 }
 
 func (tx *Tx) bucket(name []byte) *bolt.Bucket {
@@ -25,10 +26,22 @@ func (tx *Tx) bucket(name []byte) *bolt.Bucket {
 func (tx *Tx) put(bucket, k, v []byte) error {
 	tx.wrote = true
 	b := tx.bucket(bucket)
-	// Most keys grow (numbers) or nearly do (names begin with a counter).
-	// Leaves that are split in the middle would stay half empty for good.
-	b.FillPercent = 0.9
+	// Most keys grow, or nearly do. Leaves that are split in the middle would stay half
+	// empty for good. Hashes come in no order: where a leaf is all but full, the next
+	// one splits it again, and leaves little in the new half.
+	if b.FillPercent = 0.9; isHashed(bucket) {
+		b.FillPercent = 0.5
+	}
 	return b.Put(k, v)
+}
+
+func isHashed(bucket []byte) bool {
+	for _, hashed := range [][]byte{bucketByRef, bucketDiffIDs, bucketBlobs} {
+		if bytes.Equal(bucket, hashed) {
+			return true
+		}
+	}
+	return false
 }
 
 func (tx *Tx) delete(bucket, k []byte) error {
@@ -39,7 +52,7 @@ func (tx *Tx) delete(bucket, k []byte) error {
 // seconds calls fn with the second half of every pair key that begins with
 // first, in order, until fn says to stop.
 func (tx *Tx) seconds(bucket []byte, first uint64, fn func(uint64) (more bool, err error)) error {
-	prefix := u64(first)
+	prefix := numberKey(first)
 	c := tx.bucket(bucket).Cursor()
 	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
 		if more, err := fn(second(k)); err != nil || !more {
@@ -50,27 +63,36 @@ func (tx *Tx) seconds(bucket []byte, first uint64, fn func(uint64) (more bool, e
 }
 
 func (tx *Tx) hasSeconds(bucket []byte, first uint64) bool {
-	prefix := u64(first)
+	prefix := numberKey(first)
 	k, _ := tx.bucket(bucket).Cursor().Seek(prefix)
 	return bytes.HasPrefix(k, prefix)
 }
 
 // number finds the number of a name; 0 where there is none.
 func (tx *Tx) number(name string) uint64 {
-	v := tx.bucket(bucketNames).Get([]byte(name))
-	if len(v) != 8 {
-		return 0
-	}
-	return binary.BigEndian.Uint64(v)
+	return numberOf(tx.bucket(bucketNames).Get(nameKey(name)))
 }
 
 // recordOf reads the snapshot with number n, which some other record named.
 func (tx *Tx) recordOf(n uint64) (*record, error) {
-	v := tx.bucket(bucketSnapshots).Get(u64(n))
+	return tx.readRecord(n, decodeRecord)
+}
+
+// headOf is recordOf without labels: for those who only pass through.
+func (tx *Tx) headOf(n uint64) (*record, error) {
+	return tx.readRecord(n, func(b []byte) (*record, error) {
+		d := &decoder{b: b}
+		r := decodeHead(d)
+		return r, d.err
+	})
+}
+
+func (tx *Tx) readRecord(n uint64, decode func([]byte) (*record, error)) (*record, error) {
+	v := tx.bucket(bucketSnapshots).Get(numberKey(n))
 	if v == nil {
 		return nil, fmt.Errorf("snapshot number %d: %w", n, errdefs.ErrNotFound)
 	}
-	r, err := decodeRecord(v)
+	r, err := decode(v)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot number %d: %w", n, err)
 	}
@@ -79,10 +101,18 @@ func (tx *Tx) recordOf(n uint64) (*record, error) {
 
 // lookup reads the snapshot called name.
 func (tx *Tx) lookup(name string) (uint64, *record, error) {
+	return tx.readNamed(name, tx.recordOf)
+}
+
+func (tx *Tx) lookupHead(name string) (uint64, *record, error) {
+	return tx.readNamed(name, tx.headOf)
+}
+
+func (tx *Tx) readNamed(name string, read func(uint64) (*record, error)) (uint64, *record, error) {
 	n := tx.number(name)
 	if n == 0 {
 		return 0, nil, fmt.Errorf("snapshot %q does not exist: %w", name, errdefs.ErrNotFound)
 	}
-	r, err := tx.recordOf(n)
+	r, err := read(n)
 	return n, r, err
 }

@@ -32,10 +32,7 @@ func (tx *Tx) UpdateInfo(info snapshots.Info, fieldpaths ...string) (Snapshot, e
 	changed := *r
 	changed.labels = cleanLabels(labels)
 	changed.updated = now()
-	if err := tx.erase(n, r); err != nil {
-		return Snapshot{}, err
-	}
-	if err := tx.insert(n, &changed); err != nil {
+	if err := tx.replace(n, r, &changed); err != nil {
 		return Snapshot{}, err
 	}
 	return tx.snapshot(n, &changed)

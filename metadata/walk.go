@@ -4,7 +4,6 @@ package metadata
 
 import (
 	"context"
-	"encoding/binary"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -83,8 +82,8 @@ func (s *Store) walkOnce(filter filters.Filter, fs []string, next uint64) (found
 func (tx *Tx) scan(next uint64, add func(uint64) error) (after uint64, err error) {
 	c := tx.bucket(bucketSnapshots).Cursor()
 	seen := 0
-	for k, _ := c.Seek(u64(next)); k != nil; k, _ = c.Next() {
-		n := binary.BigEndian.Uint64(k)
+	for k, _ := c.Seek(numberKey(next)); k != nil; k, _ = c.Next() {
+		n := numberOf(k)
 		if seen == walkBatch {
 			return n, nil
 		}

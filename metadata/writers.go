@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
@@ -19,22 +20,40 @@ import (
 // late does not make too many others run again.
 const maxGroup = 256
 
+const (
+	// slow is from when on a transaction is worth waiting for others to share it.
+	slow = 500 * time.Microsecond
+	// longestWait bounds that.
+	longestWait = 2 * time.Millisecond
+	// pauses is how many groups are not waited for after one that did not come.
+	pauses = 16
+)
+
 // writers is group commit. The first caller to find nobody at work leads: it
 // runs everything that is queued in one transaction, whose fsync serves all.
 // Whoever arrives meanwhile queues, and one of them leads the next group. A
-// lone writer waits for nobody.
+// lone writer waits for nobody. Where transactions are slow, many writers that come again
+// and again would be served in two groups by turns, each waiting for the other: a leader
+// waits a moment for as many as there were last time.
 type writers struct {
 	db      *bolt.DB
 	mu      sync.Mutex
 	queue   []*write
 	leading bool
+
+	crowd int           // how many had come when the last group was done
+	took  time.Duration // by the last group
+	ended time.Time     // the last group
+	pause int           // groups not to wait for
+	full  chan struct{} // closed when as many are there as are waited for
 }
 
 type write struct {
-	fn   func(*Tx) error
-	err  error
-	done chan struct{} // closed when err is final
-	lead chan struct{} // closed to make this writer the leader
+	fn    func(*Tx) error
+	after *Barrier // synced before; nil: nothing is
+	err   error
+	done  chan struct{} // closed when err is final
+	lead  chan struct{} // closed to make this writer the leader
 }
 
 // Update runs fn in a write transaction. When it returns without an error all
@@ -47,10 +66,14 @@ type write struct {
 // When ctx ends before fn ran, Update returns the context's error; once it is
 // running its outcome is waited for, since it can't be taken back.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
+	return s.update(ctx, &write{fn: fn})
+}
+
+func (s *Store) update(ctx context.Context, w *write) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	w := &write{fn: fn, done: make(chan struct{}), lead: make(chan struct{})}
+	w.done, w.lead = make(chan struct{}), make(chan struct{})
 	if s.writers.enqueue(w) {
 		s.writers.run(s.path)
 		return w.err
@@ -77,6 +100,10 @@ func (ws *writers) enqueue(w *write) (leads bool) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.queue = append(ws.queue, w)
+	if ws.full != nil && len(ws.queue) >= ws.crowd {
+		close(ws.full)
+		ws.full = nil
+	}
 	leads = !ws.leading
 	ws.leading = true
 	return leads
@@ -103,21 +130,50 @@ func (ws *writers) withdraw(w *write) bool {
 // run leads one group, which the leader's own call is part of, and passes the
 // lead on.
 func (ws *writers) run(path string) {
+	ws.gather()
 	ws.mu.Lock()
 	n := min(len(ws.queue), maxGroup)
 	group := slices.Clone(ws.queue[:n])
 	ws.queue = slices.Delete(ws.queue, 0, n)
 	ws.mu.Unlock()
 
-	ws.commit(path, group)
+	start := time.Now()
+	ws.commit(path, syncFirst(group))
 
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	ws.ended = time.Now()
+	ws.took, ws.crowd = ws.ended.Sub(start), min(len(group)+len(ws.queue), maxGroup)
 	if len(ws.queue) == 0 {
 		ws.leading = false
 		return
 	}
 	close(ws.queue[0].lead)
+}
+
+// gather waits for those who were there last time, if that can pay: transactions are
+// slow, the last one was just now, and who was waited for came before.
+func (ws *writers) gather() {
+	ws.mu.Lock()
+	if ws.pause > 0 || ws.took < slow || len(ws.queue) >= ws.crowd || time.Since(ws.ended) > ws.took {
+		ws.pause = max(ws.pause-1, 0)
+		ws.mu.Unlock()
+		return
+	}
+	full := make(chan struct{})
+	ws.full = full
+	wait := min(ws.took/2, longestWait)
+	ws.mu.Unlock()
+	select {
+	case <-full:
+		return
+	case <-time.After(wait):
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.full != nil { // nobody closed it while the lock was free
+		ws.full, ws.pause = nil, pauses
+	}
 }
 
 // commit runs the group until a transaction goes through or nobody is left.

@@ -201,3 +201,53 @@ func TestGroupsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// slowWriters makes the last group look slow, and as if so many had come to it.
+func slowWriters(s *Store, crowd int) {
+	s.writers.mu.Lock()
+	defer s.writers.mu.Unlock()
+	s.writers.crowd, s.writers.took, s.writers.ended, s.writers.pause = crowd, time.Hour, time.Now(), 0
+}
+
+// Who waited for others that did not come does not wait again for a while.
+func TestLeaderWaitsForNobodyForLong(t *testing.T) {
+	s := openStore(t)
+	slowWriters(s, 3)
+	if err := s.Update(context.Background(), func(*Tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	s.writers.mu.Lock()
+	defer s.writers.mu.Unlock()
+	if s.writers.pause != pauses || s.writers.full != nil || s.writers.leading {
+		t.Errorf("after a wait for nobody: %d pauses, waiting: %v, leading: %v", s.writers.pause, s.writers.full != nil, s.writers.leading)
+	}
+}
+
+// A leader stops waiting when as many are there as there were last time.
+func TestLastOfTheCrowdEndsTheWait(t *testing.T) {
+	s := openStore(t)
+	slowWriters(s, 2)
+	ws := &s.writers
+	full := make(chan struct{})
+	ws.mu.Lock()
+	ws.full = full
+	ws.mu.Unlock()
+	newWrite := func() *write { return &write{done: make(chan struct{}), lead: make(chan struct{})} }
+	ws.enqueue(newWrite())
+	select {
+	case <-full:
+		t.Error("one of two ended the wait")
+	default:
+	}
+	last := newWrite()
+	ws.enqueue(last)
+	select {
+	case <-full:
+	default:
+		t.Error("two of two did not end the wait")
+	}
+	ws.withdraw(last)
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.queue, ws.leading = nil, false // nobody runs them, and Close waits for a leader
+}

@@ -13,6 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-snapshotter/strata/archive"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
 
@@ -80,8 +82,8 @@ func (st *Stage) Adopt(ctx context.Context) (archive.Result, bool, error) {
 	if !st.shares() {
 		return archive.Result{}, false, nil
 	}
-	layer, err := s.layerOfBlob(ctx, st.blob.Digest)
-	if errdefs.IsNotFound(err) {
+	layer, err := s.adoptable(ctx, st)
+	if errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) {
 		return archive.Result{}, false, nil
 	}
 	if err != nil {
@@ -99,7 +101,11 @@ func (st *Stage) Adopt(ctx context.Context) (archive.Result, bool, error) {
 			return archive.Result{}, false, err
 		}
 	}
+	if err := failpoint.Hit(failpoint.AdoptRecord); err != nil {
+		return archive.Result{}, false, err
+	}
 	err = s.meta.Update(ctx, func(tx *metadata.Tx) error { return tx.Adopt(st.active.Number, layer) })
+	failpoint.Pass(failpoint.AdoptRecorded)
 	if errdefs.IsUnavailable(err) {
 		return archive.Result{}, false, s.store.DropSeal(st.active.Number) // it was removed this moment
 	}
@@ -117,8 +123,33 @@ func (st *Stage) shares() bool {
 	return st.s.cfg.Sharing != SharingOff && isExtraction(st.active.Info) && st.active.Layer == 0
 }
 
+// adoptable is the layer of a stage's blob, if its snapshot can have it.
+//
+// ErrNotFound, ErrUnavailable: it has to be extracted.
+func (s *Snapshotter) adoptable(ctx context.Context, st *Stage) (layer metadata.Layer, err error) {
+	if err := s.checkOwnRoot(st.active); err != nil {
+		return layer, err
+	}
+	if layer, err = s.layerOfBlob(ctx, st.blob.Digest); err == nil {
+		err = s.store.CheckLayer(layer.Number)
+	}
+	return layer, err
+}
+
+// checkOwnRoot fails with ErrNotFound if the root directory of a snapshot looks as that
+// of its parent, and not as those of shared layers do. Without a parent it never does.
+func (s *Snapshotter) checkOwnRoot(active metadata.Snapshot) error {
+	chain, err := s.chainOf(active.ParentNumber)
+	if err != nil {
+		return err
+	}
+	return s.checkRoot(chain)
+}
+
 // layerOfBlob finds the layer that a blob was seen to be. ErrNotFound: there is none.
 func (s *Snapshotter) layerOfBlob(ctx context.Context, blob digest.Digest) (layer metadata.Layer, err error) {
+	// Asked first: a Commit remembers the blob before it is forgotten here.
+	n, ok := s.flights.holder(blob)
 	err = s.meta.View(func(tx *metadata.Tx) error {
 		diffID, err := tx.DiffIDOf(blob)
 		if err == nil {
@@ -129,7 +160,6 @@ func (s *Snapshotter) layerOfBlob(ctx context.Context, blob digest.Digest) (laye
 	if !errdefs.IsNotFound(err) {
 		return layer, err
 	}
-	n, ok := s.flights.holder(blob)
 	if !ok {
 		return layer, err
 	}
@@ -154,7 +184,13 @@ func (s *Snapshotter) promote(ctx context.Context, n uint64) (layer metadata.Lay
 		return layer, err
 	}
 	if active.Layer != 0 {
-		return s.layer(active.Layer)
+		if layer, err = s.layer(active.Layer); err == nil && layer.DiffID == "" {
+			err = fmt.Errorf("layer %d is private: %w", layer.Number, errdefs.ErrNotFound)
+		}
+		return layer, err
+	}
+	if err := s.checkOwnRoot(active); err != nil {
+		return layer, err
 	}
 	var sealed seal
 	if err := s.store.ReadSeal(n, &sealed); err != nil {
@@ -168,20 +204,52 @@ func (s *Snapshotter) promote(ctx context.Context, n uint64) (layer metadata.Lay
 		// What it needs of its own parents is answered at its Commit, in its directory.
 		return layer, fmt.Errorf("layer %s is not for others yet: %w", sealed.DiffID, errdefs.ErrNotFound)
 	}
+	// Another blob of the same layer may have been faster.
+	if layer, err = s.layerOfDiffID(content.DiffID); !errdefs.IsNotFound(err) {
+		return layer, err
+	}
+	return s.publishStaged(ctx, n, content, sealed.Blob.Digest)
+}
+
+// publishStaged is the part of promote that changes something. The caller holds the lock
+// of the snapshot's key.
+func (s *Snapshotter) publishStaged(ctx context.Context, n uint64, content layerstore.Content, blob digest.Digest) (layer metadata.Layer, err error) {
 	defer s.store.Begin(n)()
 	if err := s.store.Publish(n, content); err != nil {
 		return layer, err
 	}
 	layer = layerRecord(n, content)
-	err = s.meta.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) error { return tx.PublishStaged(n, layer) })
+	err = s.meta.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) error {
+		if err := failpoint.Hit(failpoint.PromoteRecord); err != nil {
+			return err
+		}
+		if err := tx.PublishStaged(n, layer); err != nil {
+			return err
+		}
+		// It has no holder any more: the next who has the blob finds the layer by this.
+		return tx.BindBlob(blob, layer.DiffID)
+	})
 	if err != nil {
-		return layer, errors.Join(err, s.store.Unpublish(n))
+		undone := s.store.Unpublish(n)
+		if undone == nil && errdefs.IsAlreadyExists(err) {
+			return s.layerOfDiffID(content.DiffID)
+		}
+		return layer, errors.Join(err, undone)
 	}
+	failpoint.Pass(failpoint.PromoteRecorded)
 	s.flights.forget(n)
 	if err := s.store.DropWork(n); err != nil {
 		log.G(ctx).WithError(err).WithField("layer", n).Warn("the workdir of a layer stays until the next start")
 	}
 	return layer, nil
+}
+
+func (s *Snapshotter) layerOfDiffID(diffID digest.Digest) (layer metadata.Layer, err error) {
+	err = s.meta.View(func(tx *metadata.Tx) error {
+		layer, err = tx.LayerByDiffID(diffID)
+		return err
+	})
+	return layer, err
 }
 
 func (s *Snapshotter) byNumber(n uint64) (snapshot metadata.Snapshot, err error) {

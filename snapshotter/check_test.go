@@ -6,9 +6,12 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
 
@@ -24,6 +27,7 @@ func checkStore(t *testing.T, s *Snapshotter) {
 			want[filepath.Dir(s.store.UpperPath(sn.Number))] = true
 			if sn.Layer != 0 { // staged
 				want[filepath.Dir(s.store.LayerPath(sn.Layer))] = true
+				checkReferred(t, s, sn, sn.Layer)
 				break
 			}
 			if err := s.store.CheckSnapshot(sn.Number); err != nil {
@@ -54,14 +58,76 @@ func checkStore(t *testing.T, s *Snapshotter) {
 		}
 	}
 	checkEmpty(t, s)
+	checkCharges(t, s)
+}
+
+// checkCharges makes sure that what the layers take is charged once.
+func checkCharges(t *testing.T, s *Snapshotter) {
+	t.Helper()
+	var sum snapshots.Usage
+	entries, err := os.ReadDir(filepath.Join(s.cfg.Root, "layers"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, e := range entries {
+		n, err := strconv.ParseUint(e.Name(), 10, 64)
+		if err != nil {
+			continue
+		}
+		m, err := s.store.ReadManifest(n)
+		if err != nil {
+			t.Error(err)
+		}
+		if m.Format == layerstore.FormatDirectory {
+			sum.Add(snapshots.Usage{Size: m.Bytes, Inodes: m.Inodes})
+		}
+	}
+	if got, err := charges(s); err != nil || got != sum {
+		t.Errorf("snapshots are charged %+v (%v) for layers of %+v", got, err, sum)
+	}
+}
+
+// checkReferred makes sure that a snapshot keeps a layer, which is what it is called.
+func checkReferred(t *testing.T, s *Snapshotter, sn metadata.Snapshot, n uint64) {
+	t.Helper()
+	if err := s.store.CheckLayer(n); err != nil {
+		t.Errorf("%s: %v", sn.Name, err)
+	}
+	m, err := s.store.ReadManifest(n)
+	if err != nil {
+		t.Errorf("%s: %v", sn.Name, err)
+	}
+	err = s.meta.View(func(tx *metadata.Tx) error {
+		refs, err := tx.References(n)
+		if !slices.Contains(refs, sn.Number) {
+			t.Errorf("%s: does not refer to its layer %d, %v do", sn.Name, n, refs)
+		}
+		layer, layerErr := tx.GetLayer(n)
+		if layerErr != nil || m.DiffID != layer.DiffID || m.Empty != layer.Empty || m.OpaqueRoot != layer.OpaqueRoot {
+			t.Errorf("%s: layer.json says %+v, metadata %+v (%v)", sn.Name, m, layer, layerErr)
+		}
+		if layer.DiffID != "" {
+			if same, err := tx.LayerByDiffID(layer.DiffID); err != nil || same.Number != n {
+				t.Errorf("%s: layer %d is %s, which leads to layer %d, %v", sn.Name, n, layer.DiffID, same.Number, err)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func checkLayer(t *testing.T, s *Snapshotter, sn metadata.Snapshot) {
 	t.Helper()
-	if err := s.store.CheckLayer(sn.Layer); err != nil {
-		t.Errorf("%s: %v", sn.Name, err)
-	}
+	checkReferred(t, s, sn, sn.Layer)
 	m, err := s.store.ReadManifest(sn.Layer)
+	if m.Format == layerstore.FormatExternal {
+		m.Bytes, m.Inodes = 0, 0 // of this disk
+	}
+	if sn.Patch != 0 {
+		checkReferred(t, s, sn, sn.Patch)
+	}
 	if sn.Patch != 0 {
 		p, err := s.store.ReadManifest(sn.Patch)
 		if err != nil || !p.Patch || p.Number != sn.Patch {
@@ -75,16 +141,6 @@ func checkLayer(t *testing.T, s *Snapshotter, sn metadata.Snapshot) {
 	}
 	if _, err := os.Lstat(filepath.Join(filepath.Dir(s.store.LayerPath(sn.Layer)), "work")); !os.IsNotExist(err) {
 		t.Errorf("%s: the layer still has its workdir (%v)", sn.Name, err)
-	}
-	err = s.meta.View(func(tx *metadata.Tx) error {
-		refs, err := tx.References(sn.Layer)
-		if len(refs) == 0 {
-			t.Errorf("%s: nothing refers to layer %d", sn.Name, sn.Layer)
-		}
-		return err
-	})
-	if err != nil {
-		t.Error(err)
 	}
 }
 

@@ -55,11 +55,7 @@ func (s *Snapshotter) commit(ctx context.Context, request metadata.Commit) error
 	// transaction.
 	ready, err := s.makeReady(ctx, active, &request)
 	if err != nil {
-		// The directory that was not there may have become a layer.
-		if now, gone := s.checkCommit(request); gone == nil && now.Number == active.Number && now.Layer != active.Layer {
-			err = errStagedMeanwhile
-		}
-		return fmt.Errorf("commit %q: %w", request.Key, err)
+		return fmt.Errorf("commit %q: %w", request.Key, s.unlessStaged(ctx, request, active, err))
 	}
 	defer ready.patch.end()
 	unlock, err := s.keys.lock(ctx, request.Key)
@@ -75,6 +71,20 @@ func (s *Snapshotter) commit(ctx context.Context, request metadata.Commit) error
 	}
 	s.flights.forget(active.Number)
 	return nil
+}
+
+// unlessStaged is why a snapshot could not be made ready. Its directory may have been
+// on its way to become a layer: who moves it has the lock until that is recorded.
+func (s *Snapshotter) unlessStaged(ctx context.Context, request metadata.Commit, was metadata.Snapshot, cause error) error {
+	unlock, err := s.keys.lock(ctx, request.Key)
+	if err != nil {
+		return cause
+	}
+	defer unlock()
+	if now, gone := s.checkCommit(request); gone == nil && now.Number == was.Number && now.Layer != was.Layer {
+		return errStagedMeanwhile
+	}
+	return cause
 }
 
 // ready is a snapshot whose content is as it will be.
@@ -111,13 +121,13 @@ func (s *Snapshotter) makeReady(ctx context.Context, active metadata.Snapshot, r
 		return r, err
 	}
 	request.Blob, request.DiffID = sealed.Blob.Digest, sealed.DiffID
-	r.content, err = s.contentOf(ctx, active, chain, &sealed)
+	r.content, err = s.contentOf(ctx, active, &sealed)
 	return r, err
 }
 
 // contentOf is what a sealed snapshot holds. Only what an extraction made goes by the
 // diffID: into other snapshots their client may have written, too.
-func (s *Snapshotter) contentOf(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) (layerstore.Content, error) {
+func (s *Snapshotter) contentOf(ctx context.Context, active metadata.Snapshot, sealed *seal) (layerstore.Content, error) {
 	if !isExtraction(active.Info) {
 		content, err := s.store.Seal(ctx, active.Number)
 		content.OpaqueRoot = sealed.OpaqueRoot
@@ -128,7 +138,7 @@ func (s *Snapshotter) contentOf(ctx context.Context, active metadata.Snapshot, c
 		content.DiffID = ""
 		return content, err
 	}
-	if err := s.checkRoot(chain); errdefs.IsNotFound(err) {
+	if err := s.checkOwnRoot(active); errdefs.IsNotFound(err) {
 		content.DiffID = "" // the root directory has what is below
 	} else if err != nil {
 		return content, err
@@ -256,7 +266,7 @@ func (s *Snapshotter) finish(ctx context.Context, request metadata.Commit, was m
 	if r.staged {
 		return s.finishStaged(ctx, request, active)
 	}
-	adopted, err := s.finishAdopted(ctx, request, active, r.content)
+	adopted, err := s.finishAdopted(ctx, request, active, &r.content)
 	if adopted || err != nil {
 		return err
 	}
@@ -265,12 +275,13 @@ func (s *Snapshotter) finish(ctx context.Context, request metadata.Commit, was m
 
 // finishStaged commits a snapshot on the layer that it is staged on.
 func (s *Snapshotter) finishStaged(ctx context.Context, request metadata.Commit, active metadata.Snapshot) error {
+	defer s.store.Begin(active.Number)() // Sweep need not see the directory between the two steps
 	layer, err := s.layer(active.Layer)
 	if err != nil {
 		return err
 	}
 	request.Layer = layer
-	if err := s.record(ctx, &request); err != nil {
+	if err := s.record(ctx, nil, &request); err != nil {
 		return err
 	}
 	s.trashUpper(ctx, active.Number)
@@ -278,23 +289,30 @@ func (s *Snapshotter) finishStaged(ctx context.Context, request metadata.Commit,
 }
 
 // finishAdopted commits an extracted snapshot on the layer with the same diffID that is
-// there already, if there is one.
-func (s *Snapshotter) finishAdopted(ctx context.Context, request metadata.Commit, active metadata.Snapshot, content layerstore.Content) (bool, error) {
+// there already, if there is one. If that one's directory is gone, the snapshot keeps its
+// own for itself.
+func (s *Snapshotter) finishAdopted(ctx context.Context, request metadata.Commit, active metadata.Snapshot, content *layerstore.Content) (bool, error) {
 	if content.DiffID == "" {
 		return false, nil
 	}
-	var layer metadata.Layer
-	err := s.meta.View(func(tx *metadata.Tx) (err error) {
-		layer, err = tx.LayerByDiffID(content.DiffID)
-		return err
-	})
+	layer, err := s.layerOfDiffID(content.DiffID)
 	if errdefs.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
+	if err := s.store.CheckLayer(layer.Number); err != nil {
+		if _, gone := s.layer(layer.Number); gone == nil {
+			content.DiffID = ""
+		}
+		return false, nil
+	}
+	if err := failpoint.Hit(failpoint.CommitAdopt); err != nil {
+		return false, err
+	}
 	err = s.meta.Update(ctx, func(tx *metadata.Tx) error { return tx.Adopt(active.Number, layer) })
+	failpoint.Pass(failpoint.CommitAdopted)
 	if errdefs.IsUnavailable(err) {
 		return false, nil // it was removed this moment
 	}
@@ -306,15 +324,15 @@ func (s *Snapshotter) finishAdopted(ctx context.Context, request metadata.Commit
 }
 
 // record is the transaction of a Commit. From then on the call is finished, one way or
-// the other, whatever its context does.
-func (s *Snapshotter) record(ctx context.Context, request *metadata.Commit) error {
+// the other, whatever its context does. What first syncs is on disk before.
+func (s *Snapshotter) record(ctx context.Context, first *metadata.Barrier, request *metadata.Commit) error {
 	request.Usage = request.Layer.Usage
 	request.Usage.Add(request.Patch.Usage)
 	if err := failpoint.Hit(failpoint.CommitRecord); err != nil {
 		return err
 	}
 	defer failpoint.Pass(failpoint.CommitRecorded)
-	return s.meta.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) error {
+	return s.meta.UpdateAfter(context.WithoutCancel(ctx), first, func(tx *metadata.Tx) error {
 		made, err := tx.Commit(*request)
 		if err == nil {
 			request.Layer.Number = made.Layer
@@ -330,11 +348,11 @@ func (s *Snapshotter) publish(ctx context.Context, request metadata.Commit, acti
 	if err := s.unstage(ctx, active); err != nil {
 		return err
 	}
-	if err := s.store.Publish(n, content); err != nil {
+	if err := s.store.Place(n, content); err != nil {
 		return fmt.Errorf("commit %q: %w", request.Key, err)
 	}
 	request.Layer = layerRecord(n, content)
-	if err := s.record(ctx, &request); err != nil {
+	if err := s.record(ctx, s.placed, &request); err != nil {
 		return errors.Join(err, s.store.Unpublish(n))
 	}
 	if request.Layer.Number != n {

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-snapshotter/strata/extstore"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -108,6 +109,9 @@ func (s *Snapshotter) use(ctx context.Context, f found, fn func(*metadata.Tx, me
 	defer f.end()
 	used := f.layer
 	err := s.meta.Update(ctx, func(tx *metadata.Tx) (err error) {
+		if err := failpoint.Hit(failpoint.UseRecord); err != nil {
+			return err
+		}
 		used = f.layer
 		if f.external {
 			if used, err = tx.AddLayer(f.layer); err != nil {
@@ -116,6 +120,7 @@ func (s *Snapshotter) use(ctx context.Context, f found, fn func(*metadata.Tx, me
 		}
 		return fn(tx, used)
 	})
+	failpoint.Pass(failpoint.UseRecorded)
 	if f.external && (err != nil || used.Number != f.layer.Number) {
 		s.trashLayers(ctx, []uint64{f.layer.Number})
 	}

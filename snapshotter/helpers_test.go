@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/strata-snapshotter/strata/internal/testutil"
+	"golang.org/x/sys/unix"
 )
 
 var ctx = context.Background()
@@ -130,3 +131,5 @@ func list(t *testing.T, dir string) []string {
 	}
 	return names
 }
+
+func unmount(path string) error { return unix.Unmount(path, unix.UMOUNT_NOFOLLOW) }

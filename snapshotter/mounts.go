@@ -55,6 +55,11 @@ func (s *Snapshotter) checkDirectories(snapshot metadata.Snapshot, chain []metad
 			return err
 		}
 	}
+	return s.checkLayers(chain)
+}
+
+// checkLayers fails with ErrUnavailable if the directory of a layer is gone.
+func (s *Snapshotter) checkLayers(chain []metadata.Layer) error {
 	for _, l := range chain {
 		if err := s.store.CheckLayer(l.Number); err != nil {
 			return err
@@ -64,7 +69,13 @@ func (s *Snapshotter) checkDirectories(snapshot metadata.Snapshot, chain []metad
 }
 
 // mounts is the plan of a snapshot over the layers of its parents, top first.
+//
+// ErrUnavailable: a layer is in an additional store that is gone. What is in its place
+// is an empty directory, which must not be mounted for it.
 func (s *Snapshotter) mounts(snapshot metadata.Snapshot, chain []metadata.Layer) ([]mount.Mount, error) {
+	if err := s.store.CheckExternals(numbersOf(chain)); err != nil {
+		return nil, fmt.Errorf("snapshot %q: %w", snapshot.Name, err)
+	}
 	plan, err := s.plan(snapshot.Info, snapshot.Number, chain)
 	if err != nil {
 		return nil, err
@@ -74,6 +85,14 @@ func (s *Snapshotter) mounts(snapshot metadata.Snapshot, chain []metadata.Layer)
 		return nil, fmt.Errorf("snapshot %q: %w", snapshot.Name, err)
 	}
 	return m, nil
+}
+
+func numbersOf(chain []metadata.Layer) []uint64 {
+	numbers := make([]uint64, len(chain))
+	for i, l := range chain {
+		numbers[i] = l.Number
+	}
+	return numbers
 }
 
 func (s *Snapshotter) plan(info snapshots.Info, n uint64, chain []metadata.Layer) (overlayutil.Plan, error) {

@@ -106,6 +106,9 @@ func (s *Snapshotter) fillPatch(ctx context.Context, n uint64, q question, chain
 		reason, made, err = archive.Answer(ctx, q.needs, below, s.archiveOptions())
 		return errors.Join(err, merged.Close())
 	})
+	if err != nil { // the layers below may have been removed
+		err = errors.Join(err, s.checkLayers(chain))
+	}
 	return reason, made, err
 }
 

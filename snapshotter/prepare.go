@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -118,6 +119,10 @@ func (s *Snapshotter) baseOf(info snapshots.Info) (b base, err error) {
 }
 
 func (s *Snapshotter) recordNew(ctx context.Context, info snapshots.Info, n uint64, base base) error {
+	if err := failpoint.Hit(failpoint.PrepareRecord); err != nil {
+		return err
+	}
+	defer failpoint.Pass(failpoint.PrepareRecorded)
 	return s.meta.Update(ctx, func(tx *metadata.Tx) error {
 		made, err := tx.Create(metadata.Create{Number: n, Kind: info.Kind, Key: info.Name, Parent: info.Parent, Labels: info.Labels})
 		if err == nil && made.ParentNumber != base.parent {

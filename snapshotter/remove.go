@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/log"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/metadata"
 )
 
@@ -23,6 +24,9 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	}
 	defer unlock()
 	var removed metadata.Removed
+	if err := failpoint.Hit(failpoint.RemoveRecord); err != nil {
+		return err
+	}
 	err = s.meta.Update(ctx, func(tx *metadata.Tx) (err error) {
 		removed, err = tx.Remove(key)
 		return err
@@ -30,6 +34,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Pass(failpoint.RemoveRecorded)
 	s.flights.forget(removed.Number)
 	// The snapshot is gone. What fails from here on is space that Cleanup gives
 	// back, and no reason to tell the caller that it is still there.
@@ -38,7 +43,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 		return nil
 	}
 	if s.cfg.SyncRemove {
-		if err := s.store.EmptyTrash(ctx); err != nil {
+		if err := s.store.EmptyTrashNow(ctx); err != nil {
 			log.G(ctx).WithError(err).WithField("key", key).Warn("directories of removed snapshots are deleted later")
 		}
 	}

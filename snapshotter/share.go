@@ -139,7 +139,7 @@ func (s *Snapshotter) share(ctx context.Context, info snapshots.Info, c claim) e
 	if err != nil {
 		return err
 	}
-	patch, err := s.patchShared(ctx, info.Name, f.layer, base.chain)
+	patch, err := s.patchOn(ctx, info.Name, f.layer, base.chain)
 	if err != nil {
 		s.drop(ctx, f)
 		return err
@@ -191,14 +191,26 @@ func (s *Snapshotter) recordShared(ctx context.Context, info snapshots.Info, c c
 	})
 }
 
+// patchOn is patchShared for a snapshot that is not there yet: its root directory would
+// look as that of the chain.
+//
+// ErrUnavailable: the layer's directory is gone.
+func (s *Snapshotter) patchOn(ctx context.Context, key string, layer metadata.Layer, chain []metadata.Layer) (patch, error) {
+	err := s.checkRoot(chain)
+	if err == nil {
+		err = s.store.CheckLayer(layer.Number)
+	}
+	if err != nil {
+		return patch{end: func() {}}, err
+	}
+	return s.patchShared(ctx, key, layer, chain)
+}
+
 // patchShared makes the patch that a shared layer needs on a chain.
 //
 // ErrNotFound: on that chain the layer can't be used. It has to be extracted there.
 func (s *Snapshotter) patchShared(ctx context.Context, key string, layer metadata.Layer, chain []metadata.Layer) (patch, error) {
 	none := patch{end: func() {}}
-	if err := s.checkRoot(chain); err != nil {
-		return none, err
-	}
 	needs, err := s.needsOf(layer.Number)
 	if err != nil || needs.None() {
 		return none, err

@@ -26,8 +26,9 @@ type Snapshotter struct {
 	cfg      Config
 	store    *layerstore.Store
 	meta     *metadata.Store
-	options  []string // of overlay mounts
-	idmap    bool     // idmapped mounts are used
+	placed   *metadata.Barrier // layers that were moved to their place
+	options  []string          // of overlay mounts
+	idmap    bool              // idmapped mounts are used
 	xattrs   overlayutil.XattrNamespace
 	keys     keyLocks // of keys whose directories are moved
 	uppers   keyLocks // of keys that layers are extracted into
@@ -64,7 +65,7 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshotter{cfg: cfg, store: store}
+	s := &Snapshotter{cfg: cfg, store: store, placed: metadata.NewBarrier(store.SyncLayers)}
 	s.close = sync.OnceValue(s.shutdown)
 	defer func() {
 		if err != nil {

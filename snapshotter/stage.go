@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-snapshotter/strata/archive"
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -53,8 +54,9 @@ type Stage struct {
 	active metadata.Snapshot
 	dir    *os.File
 	unlock func()
-	sealed bool // Commit finds what it needs
-	landed bool // others can have the layer
+	sealed bool         // Commit finds what it needs
+	landed bool         // others can have the layer
+	early  func() error // ends writing the content to the disk while there is more
 }
 
 // Stage takes the upper directory of the active snapshot that mounts belong to,
@@ -68,26 +70,44 @@ func (s *Snapshotter) Stage(ctx context.Context, mounts []mount.Mount, blob ocis
 	if !ok {
 		return nil, fmt.Errorf("mounts that are not overlays of %s: %w", s.cfg.Root, errdefs.ErrNotFound)
 	}
-	active, err := s.byNumber(n)
+	active, err := s.stageable(n)
 	if err != nil {
 		return nil, err
-	}
-	if active.Kind != snapshots.KindActive {
-		return nil, fmt.Errorf("snapshot %q is not active: %w", active.Name, errdefs.ErrFailedPrecondition)
-	}
-	if active.Layer != 0 {
-		return nil, fmt.Errorf("snapshot %q has its layer already: %w", active.Name, errdefs.ErrFailedPrecondition)
 	}
 	st := &Stage{s: s, blob: blob, active: active}
 	if err := st.lock(ctx); err != nil {
 		return nil, err
 	}
-	s.flights.forget(n)
-	if st.dir, err = s.takeUpper(n); err != nil {
+	if err := st.take(); err != nil {
 		st.unlock()
 		return nil, err
 	}
+	st.early = s.store.WriteEarly(st.dir)
 	return st, nil
+}
+
+// take opens the directory, unless whoever had it before gave the snapshot its layer.
+func (st *Stage) take() (err error) {
+	n := st.active.Number
+	if st.active, err = st.s.stageable(n); err != nil {
+		return err
+	}
+	st.s.flights.forget(n)
+	st.dir, err = st.s.takeUpper(n)
+	return err
+}
+
+func (s *Snapshotter) stageable(n uint64) (active metadata.Snapshot, err error) {
+	if active, err = s.byNumber(n); err != nil {
+		return active, err
+	}
+	if active.Kind != snapshots.KindActive {
+		return active, fmt.Errorf("snapshot %q is not active: %w", active.Name, errdefs.ErrFailedPrecondition)
+	}
+	if active.Layer != 0 {
+		return active, fmt.Errorf("snapshot %q has its layer already: %w", active.Name, errdefs.ErrFailedPrecondition)
+	}
+	return active, nil
 }
 
 // lock keeps others off the directory, and off the blob if they could share it.
@@ -162,6 +182,9 @@ func (st *Stage) Seal(ctx context.Context, desc ocispec.Descriptor, result archi
 		DiffID: result.DiffID, Blob: desc, Size: result.Size, Bytes: result.Bytes, Inodes: result.Inodes,
 		Empty: result.Empty, OpaqueRoot: result.OpaqueRoot, Needs: result.Needs,
 	}
+	if err := st.early(); err != nil {
+		return err
+	}
 	s, n := st.s, st.active.Number
 	if sealed.Needs.Mounted != "" && st.active.ParentNumber != 0 {
 		chain, err := s.chainOf(st.active.ParentNumber)
@@ -197,7 +220,7 @@ func (s *Snapshotter) finishSeal(ctx context.Context, n uint64, sealed *seal) er
 // Release ends the use of the directory. What a failure left in it is removed.
 func (st *Stage) Release() error {
 	defer st.unlock()
-	err := st.dir.Close()
+	err := errors.Join(st.early(), st.dir.Close())
 	if st.landed && st.shares() {
 		st.s.flights.landed(st.blob.Digest, st.active.Number)
 	}
@@ -230,6 +253,9 @@ func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapsh
 	if err := s.store.WriteSeal(active.Number, sealed); err != nil {
 		return err
 	}
+	if err := failpoint.Hit(failpoint.ExtractMounted); err != nil {
+		return err
+	}
 	info := active.Info
 	info.Labels = map[string]string{snapshots.LabelSnapshotRef: "overlay"} // also over nothing
 	mounts, err := s.mounts(metadata.Snapshot{Info: info, Number: active.Number}, chain)
@@ -246,7 +272,7 @@ func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapsh
 		return errors.Join(err, dir.Close())
 	})
 	if err != nil {
-		return fmt.Errorf("layer %s: %w", sealed.DiffID, err)
+		return fmt.Errorf("layer %s: %w", sealed.DiffID, errors.Join(err, s.checkLayers(chain)))
 	}
 	if result.DiffID != sealed.DiffID {
 		return fmt.Errorf("blob %s was layer %s and is %s now: %w", sealed.Blob.Digest, sealed.DiffID, result.DiffID, errdefs.ErrDataLoss)
