@@ -43,9 +43,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	cmd := newCommand()
 	cmd.Writer, cmd.ErrWriter = stdout, stderr
 	if err := cmd.Run(ctx, args); err != nil {
-		// Joined errors come with line breaks; one failure is one line.
-		_, _ = fmt.Fprintf(stderr, "%s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", "; "))
-		return 1
+		code, say := exitCode(err)
+		if say {
+			// Joined errors come with line breaks; one failure is one line.
+			_, _ = fmt.Fprintf(stderr, "%s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
+		return code
 	}
 	return 0
 }
@@ -58,7 +61,7 @@ func newCommand() *cli.Command {
 		Version:        versionText(),
 		Flags:          flags(),
 		Action:         runDaemon,
-		Commands:       []*cli.Command{configCommand()},
+		Commands:       []*cli.Command{configCommand(), fsckCommand()},
 		OnUsageError:   usageError,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}

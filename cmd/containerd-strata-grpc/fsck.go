@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/log"
+	"github.com/urfave/cli/v3"
+
+	"github.com/strata-snapshotter/strata/fsck"
+)
+
+const (
+	flagRepair = "repair"
+	flagDryRun = "dry-run"
+	flagUsage  = "usage"
+	flagJSON   = "json"
+)
+
+// exitError ends the program with a code that says more than 1. Without err, what it
+// means has been printed.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e exitError) Unwrap() error { return e.err }
+
+// exitCode is the code that the program ends with after err, and whether there is
+// something to say about it.
+func exitCode(err error) (code int, say bool) {
+	var e exitError
+	if errors.As(err, &e) {
+		return e.code, e.err != nil
+	}
+	return 1, true
+}
+
+// fsckCommand checks the root of a daemon that does not run. docs/fsck.md says what it
+// finds, and what the exit codes mean.
+func fsckCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "fsck",
+		Usage: "check the root directory, and repair it; the daemon must be stopped",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: flagRepair, Usage: "show what is to be done, and do it"},
+			&cli.BoolFlag{Name: flagDryRun, Usage: "show what --repair would do"},
+			&cli.BoolFlag{Name: flagUsage, Usage: "measure every layer, too"},
+			&cli.BoolFlag{Name: flagJSON, Usage: "print one JSON object"},
+		},
+		Action: runFsck,
+		OnUsageError: func(ctx context.Context, cmd *cli.Command, err error, sub bool) error {
+			return exitError{fsck.ExitUsage, usageError(ctx, cmd, err, sub)}
+		},
+	}
+}
+
+func runFsck(ctx context.Context, cmd *cli.Command) error {
+	if err := noArguments(cmd); err != nil {
+		return exitError{fsck.ExitUsage, err}
+	}
+	cfg, err := effectiveConfig(cmd)
+	if err != nil {
+		return exitError{fsck.ExitUsage, err}
+	}
+	if err := log.SetLevel(cfg.LogLevel); err != nil {
+		return exitError{fsck.ExitUsage, err}
+	}
+	report, err := checkOrRepair(ctx, cmd, fsck.Options{Root: cfg.Root, Usage: cmd.Bool(flagUsage)})
+	if report != nil {
+		err = errors.Join(err, printReport(cmd, report))
+	}
+	if err != nil {
+		return exitError{fsck.ExitNotChecked, err}
+	}
+	if code := report.ExitCode(); code != fsck.ExitClean {
+		return exitError{code: code}
+	}
+	return nil
+}
+
+func checkOrRepair(ctx context.Context, cmd *cli.Command, opts fsck.Options) (*fsck.Report, error) {
+	if !cmd.Bool(flagRepair) && !cmd.Bool(flagDryRun) {
+		return fsck.Check(ctx, opts)
+	}
+	var failed error
+	report, err := fsck.Repair(ctx, opts, func(plan *fsck.Report) bool {
+		if cmd.Bool(flagDryRun) {
+			return false
+		}
+		if !cmd.Bool(flagJSON) {
+			failed = plan.WriteText(cmd.Root().Writer)
+		}
+		return failed == nil // nobody saw the plan
+	})
+	return report, errors.Join(err, failed)
+}
+
+func printReport(cmd *cli.Command, report *fsck.Report) error {
+	if cmd.Bool(flagJSON) {
+		return report.WriteJSON(cmd.Root().Writer)
+	}
+	return report.WriteText(cmd.Root().Writer)
+}
