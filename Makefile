@@ -14,6 +14,10 @@ FUZZTIME ?= 10s
 # The small corpus that bench makes where CORPUS names no other, and what of it fits into 5 minutes.
 BENCHCORPUS := .cache/bench-corpus
 BENCHSMALL  := -n 3 -run '/gz/|/off$$|^whole-seq/'
+# What crash does on each file system, and the first of its seeds.
+CUTS     ?= 100
+KILLS    ?= 250
+SEED     := $(or $(SEED),$(shell date +%s))
 # Unit tests are all packages but the end-to-end tests; narrow with PKG=./metadata/...
 PKG      ?= $(shell go list ./... | grep -v '/integration')
 # RUN=REGEXP narrows both kinds of tests.
@@ -95,6 +99,16 @@ bench-sharing: ## pulls of images with common layers, as root; CORPUS=DIR, BENCH
 .PHONY: bench-metadata
 bench-metadata: ## operations on 100 to 100,000 snapshots, as root; BENCH=FLAGS (-quick)
 	$(call step,bench-metadata,go run ./bench -metadata -n 3 $(BENCH))
+
+.PHONY: failpoints
+failpoints: ## a crash and an error at every step that is marked for it, as root
+	$(call step,failpoints,go vet -tags failpoint ./internal/failpoint ./layerstore ./snapshotter && go test -tags failpoint -timeout 15m -count 1 -run 'Crash|ErrorAt|BeforeItIs|UnderWay|Environment|Settings|Block|Points|Nth' ./internal/failpoint ./snapshotter)
+
+.PHONY: crash
+crash: ## CUTS power cuts and KILLS of the daemon on each of ext4 and xfs, as root; SEED=N repeats
+	$(call step,crash can fail,go run ./crash -fs ext4 -cuts 1 -when commit -seed $(SEED) -prove)
+	$(call step,crash ext4,go run ./crash -fs ext4 -cuts $(CUTS) -kills $(KILLS) -seed $(SEED))
+	$(call step,crash xfs,go run ./crash -fs xfs -cuts $(CUTS) -kills $(KILLS) -seed $(SEED))
 
 .PHONY: clean
 clean: ## remove what was built; downloaded tools stay in .cache
