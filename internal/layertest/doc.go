@@ -5,5 +5,5 @@
 // line by line, a reference applier that works on a tree in memory, and a
 // generator of random images.
 //
-// Only tests import it.
+// Only tests and the crash harness import it.
 package layertest
