@@ -44,8 +44,8 @@ func (s *snapshot) may(kind snapshots.Kind) bool {
 	switch {
 	case s.state == committed || s.from != nil:
 		return kind == snapshots.KindCommitted
-	case s.state == asked && s.chain != nil:
-		// A Prepare that found the layer would have committed it.
+	case (s.state == asked || s.state == leaving) && s.chain != nil:
+		// A Prepare that found the layer would have committed it, under this name.
 		return kind == snapshots.KindActive || kind == snapshots.KindCommitted
 	}
 	return kind == snapshots.KindActive
