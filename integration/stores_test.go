@@ -133,6 +133,7 @@ func TestStoresServeImages(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, settings{unpacks: unpacks, daemon: withStores("/absent", damaged, dir)})
 			ctx := n.ctx()
+			m.reset() // of what the other mode fetched
 			known := p.blobs
 			if unpacks > 1 {
 				// A layer that asks its parents can't be staged before they are known.
