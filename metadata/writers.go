@@ -176,50 +176,77 @@ func (ws *writers) gather() {
 	}
 }
 
-// commit runs the group until a transaction goes through or nobody is left.
+// commit runs the group until everybody has an answer.
 func (ws *writers) commit(path string, group []*write) {
+	var alone []*write
 	for len(group) > 0 {
-		var again bool
-		if group, again = ws.try(path, group); !again {
-			return
+		var spoiler *write
+		if group, spoiler = ws.try(path, group); spoiler != nil {
+			alone = append(alone, spoiler)
 		}
+	}
+	for _, w := range alone {
+		ws.try(path, []*write{w})
 	}
 }
 
-// try runs the group in one transaction. A call that fails before it wrote
-// anything just leaves; one that fails afterwards spoils the transaction, which
-// the others then run again without it.
-func (ws *writers) try(path string, group []*write) (rest []*write, again bool) {
+// try runs the group in one transaction, and returns who has to run again. Where a call
+// failed after it wrote, the transaction is lost, and the others run again without it.
+//
+// A call that failed has its answer at once only if it can't have seen what others of the
+// group wrote: "it exists already" must not reach anybody before it is on disk and can be
+// looked up. After others wrote, it waits for the commit with them, or, as the spoiler,
+// for a transaction of its own.
+func (ws *writers) try(path string, group []*write) (again []*write, spoiler *write) {
 	tx, err := ws.db.Begin(true)
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 		err = closedError(path)
 	}
 	if err != nil {
 		finish(group, err)
-		return nil, false
+		return nil, nil
 	}
+	var waiting []*write
+	dirty := false
 	for i, w := range group {
 		t := &Tx{tx: tx}
-		if w.err = w.fn(t); w.err == nil {
-			rest = append(rest, w)
-			continue
+		w.err = w.fn(t)
+		if w.err != nil && !dirty {
+			close(w.done)
+		} else if w.err == nil || !t.wrote {
+			waiting = append(waiting, w)
 		}
-		close(w.done)
-		if t.wrote {
-			rest = append(rest, group[i+1:]...)
+		if w.err != nil && t.wrote {
+			waiting = append(waiting, group[i+1:]...)
 			if err := tx.Rollback(); err != nil {
-				finish(rest, err)
-				return nil, false
+				finish(waiting, err)
+				waiting = nil
 			}
-			return rest, true
+			if dirty {
+				return waiting, w
+			}
+			return waiting, nil
 		}
+		dirty = dirty || t.wrote
 	}
-	if len(rest) == 0 {
+	if len(waiting) == 0 {
 		_ = tx.Rollback() // nothing was written; only "already closed" can fail
-		return nil, false
+		return nil, nil
 	}
-	finish(rest, writeError(path, tx.Commit()))
-	return nil, false
+	answer(waiting, writeError(path, tx.Commit()))
+	return nil, nil
+}
+
+// answer ends those who waited for a commit: with what they found, or with its error,
+// since then nothing of what they saw is there.
+func answer(group []*write, err error) {
+	if err != nil {
+		finish(group, err)
+		return
+	}
+	for _, w := range group {
+		close(w.done)
+	}
 }
 
 func finish(group []*write, err error) {

@@ -251,3 +251,50 @@ func TestLastOfTheCrowdEndsTheWait(t *testing.T) {
 	defer ws.mu.Unlock()
 	ws.queue, ws.leading = nil, false // nobody runs them, and Close waits for a leader
 }
+
+// A call that finds what another one of its group made must not say so before it is
+// there for everybody: containerd looks it up at once.
+func TestNobodyHearsOfWhatIsNotCommitted(t *testing.T) {
+	for _, spoils := range []bool{false, true} {
+		t.Run(fmt.Sprint("after a write of its own ", spoils), func(t *testing.T) {
+			s := openStore(t)
+			release := holdWriters(t, s)
+			made := make(chan error, 1)
+			go func() {
+				made <- s.Update(context.Background(), func(tx *Tx) error {
+					_, err := tx.Create(Create{Number: 1000, Kind: snapshots.KindActive, Key: "k"})
+					return err
+				})
+			}()
+			waitQueued(s, 1)
+			seen := make(chan error, 1)
+			go func() {
+				err := s.Update(context.Background(), func(tx *Tx) error {
+					if spoils {
+						if _, err := tx.Create(Create{Number: 1001, Kind: snapshots.KindActive, Key: "other"}); err != nil {
+							return err
+						}
+					}
+					_, err := tx.Create(Create{Number: 1002, Kind: snapshots.KindActive, Key: "k"})
+					return err
+				})
+				if !errdefs.IsAlreadyExists(err) {
+					seen <- fmt.Errorf("the second is told %v, want ErrAlreadyExists", err)
+					return
+				}
+				seen <- s.View(func(tx *Tx) error {
+					_, err := tx.Get("k")
+					return err
+				})
+			}()
+			waitQueued(s, 2)
+			release()
+			if err := errors.Join(<-made, <-seen); err != nil {
+				t.Error(err)
+			}
+			if got := len(dump(t, reopenCopy(t, s))); got != 1 {
+				t.Errorf("%d snapshots, want 1", got)
+			}
+		})
+	}
+}
