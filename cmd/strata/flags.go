@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v3"
+)
+
+const (
+	flagRoot     = "root"
+	flagLogLevel = "log-level"
+	flagJSON     = "json"
+	flagFormat   = "format"
+	flagQuiet    = "quiet"
+)
+
+// globalFlags stand before the command.
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: flagRoot, Value: defaultRoot(), Sources: cli.EnvVars("STRATA_ROOT"),
+			Usage: "`DIRECTORY` of the image store, or the root of a daemon to look into",
+		},
+		&cli.StringFlag{Name: flagLogLevel, Value: "warn", Usage: "least severe `LEVEL` to log"},
+	}
+}
+
+// defaultRoot is /var/lib/strata for root, and in the user's data directory
+// (XDG Base Directory Specification) for everybody else.
+func defaultRoot() string {
+	if os.Geteuid() == 0 && os.Getenv("STRATA_ROOTLESS") == "" {
+		return "/var/lib/strata"
+	}
+	data := os.Getenv("XDG_DATA_HOME")
+	if !filepath.IsAbs(data) { // the specification has relative paths ignored
+		data = filepath.Join(os.Getenv("HOME"), ".local", "share")
+	}
+	return filepath.Join(data, "strata")
+}
+
+// listFlags are of every command that prints a list.
+func listFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: flagJSON, Usage: "print a JSON array"},
+		&cli.StringFlag{Name: flagFormat, Usage: "print each row by a Go `TEMPLATE`"},
+	}
+}

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "github.com/urfave/cli/v3"
+
+// docsCommands write what is generated from the commands.
+func docsCommands() []*cli.Command { return nil }
