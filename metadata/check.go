@@ -5,8 +5,6 @@ package metadata
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"runtime/debug"
 	"time"
 
@@ -107,19 +105,9 @@ func Inspect(path string) (c *Contents, err error) {
 // inspectDB turns a page that makes no sense, which bbolt panics on, into an error.
 func inspectDB(path string, db *bolt.DB) (c *Contents, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			c, err = nil, damaged(path, fmt.Errorf("%v", p))
-		}
-	}()
+	defer recoverDamage(path, &err)
 	s := newScan()
-	err = db.View(func(tx *bolt.Tx) error {
-		if st, err := os.Stat(path); err != nil || st.Size() < tx.Size() {
-			return damaged(path, fmt.Errorf("it is cut off (%w)", errors.Join(err, io.ErrUnexpectedEOF)))
-		}
-		return s.read(tx)
-	})
-	if err != nil {
+	if err := db.View(s.read); err != nil {
 		return nil, err
 	}
 	s.judge()

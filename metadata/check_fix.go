@@ -44,10 +44,8 @@ func PrivateFixes(l Layer) []Fix {
 
 // UsageFix changes what is recorded of a snapshot's usage.
 func UsageFix(s Snapshot, usage snapshots.Usage) Fix {
-	r := &record{
-		name: s.Name, kind: s.Kind, parent: s.ParentNumber, layer: s.Layer, patch: s.Patch,
-		usage: usage, created: s.Created, updated: s.Updated, labels: s.Labels,
-	}
+	r := s.record()
+	r.usage = usage
 	return putFix(bucketSnapshots, indexKey(s.Number), r.encode())
 }
 

@@ -105,9 +105,7 @@ func (s *scan) readSnapshot(k, v []byte) {
 		s.add(Problem{Code: ProblemSnapshotUnreadable, Number: n, Text: fmt.Sprintf("the record with key %x can't be read: %v", k, keyError(ok, err))})
 		return
 	}
-	sn := Snapshot{Number: n, ParentNumber: r.parent, Layer: r.layer, Patch: r.patch, Usage: r.usage}
-	sn.Kind, sn.Name, sn.Labels, sn.Created, sn.Updated = r.kind, r.name, r.labels, r.created, r.updated
-	s.c.Snapshots[n] = sn
+	s.c.Snapshots[n] = r.snapshot(n)
 }
 
 func (s *scan) readLayer(k, v []byte) {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -77,20 +76,16 @@ func readFormat(path string, timeout time.Duration) (f Format, found bool, err e
 	// A cut-off file is mapped beyond its end; touching it there is a fault
 	// that would end the process if it did not become a panic first.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = damaged(path, fmt.Errorf("%v", p))
-		}
-	}()
+	defer recoverDamage(path, &err)
 	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: timeout})
 	if err != nil {
 		return f, false, openError(path, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := checkPages(path, db.Info().PageSize); err != nil {
+		return f, false, damaged(path, err)
+	}
 	err = db.View(func(tx *bolt.Tx) error {
-		if st, err := os.Stat(path); err != nil || st.Size() < tx.Size() {
-			return damaged(path, fmt.Errorf("it is cut off (%w)", errors.Join(err, io.ErrUnexpectedEOF)))
-		}
 		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
 			return emptyOrForeign(path, tx)
@@ -117,10 +112,27 @@ func openError(path string, err error) error {
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return fmt.Errorf("%s is in use by another process: %w", path, errdefs.ErrUnavailable)
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+	case errdefs.IsDataLoss(err):
+		return err
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch), tooSmall(path):
 		return damaged(path, err)
 	}
 	return fmt.Errorf("open %s: %w", path, err)
+}
+
+// tooSmall says whether a file can't hold the two meta pages, of which bbolt has no error
+// that can be told from others.
+func tooSmall(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Size() > 0 && st.Size() < 2*int64(os.Getpagesize())
+}
+
+// recoverDamage is deferred where bbolt reads: it panics on what makes no sense to it, and
+// touching what can't be read is a fault.
+func recoverDamage(path string, err *error) {
+	if p := recover(); p != nil {
+		*err = damaged(path, fmt.Errorf("%v", p))
+	}
 }
 
 func damaged(path string, err error) error {

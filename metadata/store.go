@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/strata-snapshotter/strata/internal/durable"
 )
 
 var (
@@ -52,17 +55,41 @@ type Store struct {
 	writers writers
 	numbers numbers
 	chains  chains
+	log     *recordLog
 	close   func() error
 }
 
 // Option changes how a store is opened.
-type Option func(*bolt.Options)
+type Option func(*options)
+
+type options struct {
+	bolt      bolt.Options
+	mustExist bool
+	flush     func(*os.File) error // see recordLog
+}
 
 // Volatile leaves it to the kernel when transactions are written: after a power cut
 // the file may be damaged. Close writes all of them.
-func Volatile() Option { return func(o *bolt.Options) { o.NoSync = true } }
+func Volatile() Option {
+	return func(o *options) {
+		o.bolt.NoSync = true
+		o.flush = func(*os.File) error { return nil }
+	}
+}
 
-// Open opens the store at path, creating it where there is none.
+// WritesInOrder says that the file system of the store writes changes of metadata in
+// order, and data over data where that is: then the sync of metadata.db makes the log
+// durable, too.
+func WritesInOrder() Option {
+	return func(o *options) { o.flush = func(f *os.File) error { return durable.WaitWritten(int(f.Fd())) } }
+}
+
+// MustExist has a store that is missing or empty refused with ErrDataLoss: there is what
+// it was about.
+func MustExist() Option { return func(o *options) { o.mustExist = true } }
+
+// Open opens the store at path, creating it where there is none. What it is rebuilt from
+// when it is lost is kept beside it, at LogPath.
 //
 // A store that a newer Strata wrote is refused with ErrFailedPrecondition and
 // not touched; a damaged one with ErrDataLoss; one that another process holds
@@ -72,19 +99,14 @@ func Open(path string, opts ...Option) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := &bolt.Options{
-		Timeout:         openTimeout,
-		InitialMmapSize: mmapSize,
-		FreelistType:    bolt.FreelistMapType,
-		// The free list is found again at open. Writing it with every commit
-		// costs more the more pages are free.
-		NoFreelistSync: true,
-		NoStatistics:   true,
-	}
+	o := defaultOptions()
 	for _, opt := range opts {
-		opt(options)
+		opt(&o)
 	}
-	db, err := bolt.Open(path, 0o600, options)
+	if !exists && (o.mustExist || logHasSnapshots(path)) {
+		return nil, damaged(path, errMissing)
+	}
+	db, err := openBolt(path, &o.bolt)
 	if err != nil {
 		return nil, openError(path, err)
 	}
@@ -93,7 +115,7 @@ func Open(path string, opts ...Option) (*Store, error) {
 	s.writers.db = db
 	s.close = sync.OnceValue(s.shutdown)
 	if !exists {
-		err = s.create()
+		err = createBuckets(path, db, nil)
 	}
 	if err == nil {
 		err = s.loadNumbers()
@@ -101,11 +123,40 @@ func Open(path string, opts ...Option) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	s.log = openLog(path, db, o.flush)
+	s.writers.log = s.log
 	return s, nil
 }
 
-func (s *Store) create() error {
-	return writeError(s.path, s.db.Update(func(tx *bolt.Tx) error {
+func defaultOptions() options {
+	return options{
+		flush: func(f *os.File) error { return f.Sync() },
+		bolt: bolt.Options{
+			Timeout:         openTimeout,
+			InitialMmapSize: mmapSize,
+			FreelistType:    bolt.FreelistMapType,
+			// The free list is found again at open. Writing it with every commit
+			// costs more the more pages are free.
+			NoFreelistSync: true,
+			NoStatistics:   true,
+		},
+	}
+}
+
+// errMissing is what is wrong with a store that is not there, or empty, while what it was
+// about is.
+var errMissing = errors.New("it is missing or empty, and layers or snapshots are there")
+
+// openBolt turns what bbolt panics on into an error. The pages have been checked before:
+// this is for what that missed.
+func openBolt(path string, o *bolt.Options) (db *bolt.DB, err error) {
+	defer recoverDamage(path, &err)
+	return bolt.Open(path, 0o600, o)
+}
+
+// createBuckets makes the buckets, and writes the first entries with fill.
+func createBuckets(path string, db *bolt.DB, fill func(*bolt.Tx) error) error {
+	return writeError(path, db.Update(func(tx *bolt.Tx) error {
 		for _, name := range buckets {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
@@ -115,15 +166,20 @@ func (s *Store) create() error {
 		if err != nil {
 			return err
 		}
-		return tx.Bucket(bucketMeta).Put(keyFormat, f)
+		if err := tx.Bucket(bucketMeta).Put(keyFormat, f); err != nil || fill == nil {
+			return err
+		}
+		return fill(tx)
 	}))
 }
 
 // View runs fn in a read transaction. It sees one state of the store however
 // long it takes, and should be short: pages it sees can't be used again before
-// it ends.
-func (s *Store) View(fn func(*Tx) error) error {
-	err := s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx, chains: &s.chains}) })
+// it ends. A page that makes no sense is ErrDataLoss.
+func (s *Store) View(fn func(*Tx) error) (err error) {
+	defer recoverDamage(s.path, &err)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	err = s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx, chains: &s.chains}) })
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 		return closedError(s.path)
 	}
@@ -136,11 +192,18 @@ func (s *Store) Close() error { return s.close() }
 
 func (s *Store) shutdown() error {
 	err := s.giveBackNumbers()
+	if s.writers.isBroken() != nil {
+		return errors.Join(err, s.log.close()) // closing the file would wait for bbolt's lock
+	}
 	if s.db.NoSync {
 		err = errors.Join(err, s.db.Sync())
 	}
-	return errors.Join(err, s.db.Close())
+	return errors.Join(err, s.log.close(), s.db.Close())
 }
+
+// LogError says why there is no log to rebuild the store from, nil if there is one.
+// The store goes on without, and tries again.
+func (s *Store) LogError() error { return s.log.err() }
 
 // Path returns the file the store is in.
 func (s *Store) Path() string { return s.path }

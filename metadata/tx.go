@@ -15,6 +15,8 @@ import (
 type Tx struct {
 	tx    *bolt.Tx
 	wrote bool // something was put or deleted: an error now needs a rollback
+	// log collects the changes for metadata.log, in a transaction that writes.
+	log *[]byte
 	// chains are those known to all readers, nil in a transaction that writes.
 	chains *chains
 }
@@ -24,7 +26,7 @@ func (tx *Tx) bucket(name []byte) *bolt.Bucket {
 }
 
 func (tx *Tx) put(bucket, k, v []byte) error {
-	tx.wrote = true
+	tx.note(bucket, k, v)
 	b := tx.bucket(bucket)
 	// Most keys grow, or nearly do. Leaves that are split in the middle would stay half
 	// empty for good. Hashes come in no order: where a leaf is all but full, the next
@@ -45,8 +47,16 @@ func isHashed(bucket []byte) bool {
 }
 
 func (tx *Tx) delete(bucket, k []byte) error {
-	tx.wrote = true
+	tx.note(bucket, k, nil)
 	return tx.bucket(bucket).Delete(k)
+}
+
+// note is called before an entry is written, or, with nil, deleted.
+func (tx *Tx) note(bucket, k, v []byte) {
+	tx.wrote = true
+	if tx.log != nil {
+		*tx.log = appendEntry(*tx.log, bucket, k, v)
+	}
 }
 
 // seconds calls fn with the second half of every pair key that begins with

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -37,6 +38,9 @@ const (
 // waits a moment for as many as there were last time.
 type writers struct {
 	db      *bolt.DB
+	log     *recordLog
+	payload []byte // of the leader's transaction, for the log
+	broken  error  // bbolt panicked: its locks may be held for good
 	mu      sync.Mutex
 	queue   []*write
 	leading bool
@@ -198,10 +202,7 @@ func (ws *writers) commit(path string, group []*write) {
 // looked up. After others wrote, it waits for the commit with them, or, as the spoiler,
 // for a transaction of its own.
 func (ws *writers) try(path string, group []*write) (again []*write, spoiler *write) {
-	tx, err := ws.db.Begin(true)
-	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
-		err = closedError(path)
-	}
+	tx, err := ws.begin(path)
 	if err != nil {
 		finish(group, err)
 		return nil, nil
@@ -209,8 +210,11 @@ func (ws *writers) try(path string, group []*write) (again []*write, spoiler *wr
 	var waiting []*write
 	dirty := false
 	for i, w := range group {
-		t := &Tx{tx: tx}
-		w.err = w.fn(t)
+		t := &Tx{tx: tx, log: &ws.payload}
+		if err := ws.guard(path, func() error { w.err = w.fn(t); return nil }); err != nil {
+			finish(append(waiting, group[i:]...), errors.Join(err, ws.guard(path, tx.Rollback)))
+			return nil, nil
+		}
 		if w.err != nil && !dirty {
 			close(w.done)
 		} else if w.err == nil || !t.wrote {
@@ -218,7 +222,7 @@ func (ws *writers) try(path string, group []*write) (again []*write, spoiler *wr
 		}
 		if w.err != nil && t.wrote {
 			waiting = append(waiting, group[i+1:]...)
-			if err := tx.Rollback(); err != nil {
+			if err := ws.guard(path, tx.Rollback); err != nil {
 				finish(waiting, err)
 				waiting = nil
 			}
@@ -230,11 +234,55 @@ func (ws *writers) try(path string, group []*write) (again []*write, spoiler *wr
 		dirty = dirty || t.wrote
 	}
 	if len(waiting) == 0 {
-		_ = tx.Rollback() // nothing was written; only "already closed" can fail
+		_ = ws.guard(path, tx.Rollback) // nothing was written; only "already closed" can fail
 		return nil, nil
 	}
-	answer(waiting, writeError(path, tx.Commit()))
+	answer(waiting, ws.commitTx(path, tx))
 	return nil, nil
+}
+
+func (ws *writers) begin(path string) (*bolt.Tx, error) {
+	if err := ws.isBroken(); err != nil {
+		return nil, err
+	}
+	ws.payload = ws.payload[:0]
+	tx, err := ws.db.Begin(true)
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		err = closedError(path)
+	}
+	return tx, err
+}
+
+// commitTx writes the transaction to the log, and then commits it: what is durable in
+// metadata.db is in the log, too.
+func (ws *writers) commitTx(path string, tx *bolt.Tx) error {
+	ws.log.append(uint64(tx.ID()), ws.payload)
+	err := ws.guard(path, tx.Commit)
+	if err != nil {
+		ws.log.void()
+	}
+	return writeError(path, err)
+}
+
+// guard turns a panic of bbolt, which is about pages that make no sense, into
+// ErrDataLoss. Nothing is written from then on: bbolt gives up no lock when it panics.
+func (ws *writers) guard(path string, fn func() error) (err error) {
+	defer func() {
+		if errdefs.IsDataLoss(err) {
+			ws.mu.Lock()
+			ws.broken = err
+			ws.mu.Unlock()
+		}
+	}()
+	defer recoverDamage(path, &err)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	return fn()
+}
+
+func (ws *writers) isBroken() error {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return ws.broken
 }
 
 // answer ends those who waited for a commit: with what they found, or with its error,
