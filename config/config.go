@@ -2,6 +2,8 @@
 
 package config
 
+import "github.com/strata-snapshotter/strata/internal/advice"
+
 // Version is the only value the key "version" may have. It rises when a key
 // changes its meaning, so that an old file is refused rather than misread.
 const Version = 1
@@ -112,7 +114,7 @@ type Snapshotter struct {
 func Default() Config {
 	return Config{
 		Version:           Version,
-		Root:              "/var/lib/containerd-strata-grpc",
+		Root:              advice.DefaultRoot,
 		Address:           "/run/containerd-strata-grpc/containerd-strata-grpc.sock",
 		ContainerdAddress: "/run/containerd/containerd.sock",
 		LogLevel:          "info",

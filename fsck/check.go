@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/strata-snapshotter/strata/internal/advice"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -55,6 +56,9 @@ func check(ctx context.Context, opts Options, dir *layerstore.Inspector) (*Repor
 	}
 	c.roles = rolesOf(c.db)
 	c.database()
+	if err := c.log(); err != nil {
+		return nil, err
+	}
 	c.numbers()
 	if err := c.layers(ctx); err != nil {
 		return nil, err
@@ -97,7 +101,7 @@ func (c *checker) openDatabase() (err error) {
 	subject := Subject{Path: c.dir.DatabasePath()}
 	switch {
 	case errdefs.IsNotFound(err):
-		if len(c.survey.Layers)+len(c.survey.Snapshots) > 0 {
+		if len(c.survey.Layers)+len(c.survey.Snapshots) > 0 || c.survey.Log {
 			c.add(CodeDBMissing, subject, err.Error())
 		}
 		return nil
@@ -110,12 +114,20 @@ func (c *checker) openDatabase() (err error) {
 
 func (c *checker) add(code Code, subject Subject, message string, plan ...Action) *Finding {
 	r := rules[code]
-	f := Finding{Code: code, Severity: r.severity, Subject: subject, Message: message, Advice: r.advice, Plan: plan}
+	f := Finding{Code: code, Severity: r.severity, Subject: subject, Message: message, Advice: c.advice(r.advice), Plan: plan}
 	if len(plan) == 0 && r.severity == Damage && strings.HasPrefix(f.Advice, adviseRepair) {
 		f.Advice = advisePull
 	}
 	c.report.Findings = append(c.report.Findings, f)
 	return &c.report.Findings[len(c.report.Findings)-1]
+}
+
+// advice completes what is to be done with what is known of the root.
+func (c *checker) advice(text string) string {
+	if text == adviseRebuild {
+		return text + ": " + advice.Rebuild(c.opts.Root)
+	}
+	return text
 }
 
 // aboutLayer is a finding about layer n, with all snapshots that stand on it if it can't

@@ -54,6 +54,11 @@ const (
 	CodeMountUnknown        Code = "mount-unknown"
 	CodeVolatileLost        Code = "volatile-lost"
 	CodeVolatileLeft        Code = "volatile-left"
+	CodeLogMissing          Code = "log-missing"
+	CodeLogDamaged          Code = "log-damaged"
+	CodeLogDiffers          Code = "log-differs"
+	CodeKept                Code = "kept"
+	CodeDamagedDatabase     Code = "db-damaged-copy"
 )
 
 type rule struct {
@@ -67,7 +72,8 @@ const (
 	advisePull     = "remove the images and containers that are named and pull again"
 	adviseRemove   = "remove the snapshot; what it held is gone"
 	adviseWatch    = "find out who changed it; nothing here can tell which side is right. Remove the images and containers that are named and pull again"
-	adviseRebuild  = "restore metadata.db from a copy, or start with an empty root; it can't be made from the directories yet"
+	adviseRebuild  = "make a new metadata.db" // the command follows
+	adviseLog      = "compare what both say, and repair: the log is then made of metadata.db"
 	adviseStranger = "move it away if it is not yours; Strata leaves it alone"
 )
 
@@ -116,6 +122,11 @@ var rules = map[Code]rule{
 	CodeMountUnknown:        {Hint, "a container may still run on it; it goes with the mount"},
 	CodeVolatileLost:        {Damage, "remove the images of this snapshotter and the root, and pull again"},
 	CodeVolatileLeft:        {Hint, "the daemon makes everything durable when it starts"},
+	CodeLogMissing:          {Hint, adviseStart},
+	CodeLogDamaged:          {Damage, adviseRepair},
+	CodeLogDiffers:          {Damage, adviseLog},
+	CodeKept:                {Hint, "look through it, and remove it when nothing in it is needed"},
+	CodeDamagedDatabase:     {Hint, "remove it when the snapshots are found to be as they should be"},
 
 	metadata.ProblemBucketMissing:      {Damage, adviseRepair},
 	metadata.ProblemBucketUnknown:      {Hint, adviseStranger},

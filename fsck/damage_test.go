@@ -140,6 +140,19 @@ func databaseDamages() []damage {
 			_, err = file.WriteAt(make([]byte, st.Size()-8192), 8192)
 			f.must(err, file.Close())
 		}),
+		one("no log", "log-missing", func(f *fixture) { f.must(os.Remove(filepath.Join(f.root, "metadata.log"))) }),
+		one("a log with a hole", "log-damaged", func(f *fixture) {
+			file, err := os.OpenFile(filepath.Join(f.root, "metadata.log"), os.O_RDWR, 0)
+			f.must(err)
+			_, err = file.WriteAt(make([]byte, 64), 640)
+			f.must(err, file.Close())
+		}),
+		one("another store's log", "log-differs", func(f *fixture) {
+			other, err := os.ReadFile(filepath.Join(newFixture(f.t).root, "metadata.log"))
+			f.must(err, os.WriteFile(filepath.Join(f.root, "metadata.log"), other, 0o600))
+		}),
+		lasting("an old metadata.db", "db-damaged-copy", func(f *fixture) { f.write("metadata.db.damaged-20260102T030405Z", "x") }),
+		lasting("a directory that was kept", "kept", func(f *fixture) { f.write("kept/layers-4/fs/x", "x") }),
 		one("no reserved mark", "number-unreserved", func(f *fixture) {
 			f.raw(func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Delete([]byte("reserved")) })
 		}),

@@ -30,7 +30,7 @@ func (c *checker) database() {
 		default:
 			f := c.add(Code(p.Code), c.problemSubject(p), p.Text, problemPlan(p)...)
 			if p.Code == metadata.ProblemBucketMissing && len(p.Fixes) == 0 {
-				f.Advice = adviseRebuild
+				f.Advice = c.advice(adviseRebuild)
 			}
 		}
 	}

@@ -66,6 +66,8 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 	// Repaired are the findings that are gone, of Repair.
 	Repaired []Finding `json:"repaired,omitempty"`
+	// Rebuilt is what Rebuild did, or would do.
+	Rebuilt *Rebuilt `json:"rebuilt,omitempty"`
 }
 
 // Worst returns the highest severity among what is left, and "" if nothing is.
@@ -97,7 +99,7 @@ func (r *Report) ExitCode() int {
 		return ExitDamage
 	case worst == Leftover:
 		return ExitLeftovers
-	case len(r.Repaired) > 0:
+	case len(r.Repaired) > 0, r.Rebuilt != nil:
 		return ExitRepaired
 	}
 	return ExitClean

@@ -72,6 +72,12 @@ func (c *checker) contents() {
 		c.add(CodeTemporaryLeft, Subject{Path: c.dir.Path(rel)}, "a file whose writing was interrupted",
 			onDisk("remove "+rel, func(_ context.Context, i *layerstore.Inspector) error { return i.RemoveFile(rel) }))
 	}
+	for _, rel := range c.survey.Damaged {
+		c.add(CodeDamagedDatabase, Subject{Path: c.dir.Path(rel)}, "a metadata.db that was replaced by a new one")
+	}
+	for _, item := range c.survey.Kept {
+		c.add(CodeKept, Subject{Path: c.dir.Path(filepath.Join("kept", item))}, "what nothing named when metadata.db was made anew")
+	}
 	for _, rel := range c.survey.Unknown {
 		c.add(CodeUnknownFile, Subject{Path: c.dir.Path(rel)}, "Strata makes nothing of that name")
 	}

@@ -122,7 +122,7 @@ func (c *checker) orphan(code Code, base string, n uint64, trash func(*layerstor
 	switch at := c.used[rel(base, n)]; {
 	case c.db.Incomplete:
 		message += "; it stays, as there are snapshots that can't be read"
-		plan, advice = nil, adviseRebuild
+		plan, advice = nil, c.advice(adviseRebuild)
 	case len(at) > 0:
 		message += "; it stays, as it is in use by the mount at " + at[0]
 		plan, advice = nil, "end what uses the mount, and repair"

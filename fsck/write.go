@@ -20,6 +20,9 @@ func (r *Report) WriteJSON(w io.Writer) error {
 // WriteText writes the report for people.
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
+	if r.Rebuilt != nil {
+		r.Rebuilt.write(&b)
+	}
 	for _, f := range r.Repaired {
 		fmt.Fprintf(&b, "repaired: %s: %s\n", f.Code, oneLine(f.Message))
 	}
@@ -44,6 +47,20 @@ func (f Finding) write(b *strings.Builder) {
 	}
 	if len(f.Plan) == 0 {
 		fmt.Fprintf(b, "    do: %s\n", f.Advice)
+	}
+}
+
+func (r *Rebuilt) write(b *strings.Builder) {
+	fmt.Fprintf(b, "rebuild: metadata.db, which is damaged: %s\n", oneLine(r.Why))
+	fmt.Fprintf(b, "    has: %d committed snapshots, %d active ones, %d views, %d layers\n", r.Committed, r.Active, r.Views, r.Layers)
+	for _, text := range r.Lost {
+		fmt.Fprintf(b, "    lost: %s\n", text)
+	}
+	if r.Aside != "" {
+		fmt.Fprintf(b, "    the old one: %s\n", r.Aside)
+	}
+	for _, path := range r.Kept {
+		fmt.Fprintf(b, "    kept: %s\n", path)
 	}
 }
 

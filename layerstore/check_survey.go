@@ -70,6 +70,10 @@ type Survey struct {
 	// Volatile: the root was in use without durability when its user ended. Lost: the
 	// machine went down meanwhile.
 	Volatile, Lost bool
+	// Log: there is a metadata.log. Damaged and Kept are the paths, below the root, of
+	// what a rebuild of metadata.db set aside.
+	Log           bool
+	Damaged, Kept []string
 }
 
 // Survey looks the root over.
@@ -111,12 +115,28 @@ func (v *surveyor) root() (err error) {
 			return err
 		}
 	}
-	known := append(layoutDirs(), lockName, databaseName, volatileFile, tempMountsDir)
-	if err := v.strangers(s.root, "", func(base string) bool { return slices.Contains(known, base) }); err != nil {
+	known := append(layoutDirs(), lockName, databaseName, logName, volatileFile, tempMountsDir, keptDir)
+	ours := func(base string) bool {
+		if strings.HasPrefix(base, damagedPrefix) {
+			v.survey.Damaged = append(v.survey.Damaged, base)
+			return true
+		}
+		return slices.Contains(known, base)
+	}
+	if err := v.strangers(s.root, "", ours); err != nil {
 		return err
 	}
-	for base, list := range map[string]*[]string{stagingDir: &v.survey.Staging, trashDir: &v.survey.Trash, emptyDir: &v.survey.Empty} {
-		if !v.survey.Dirs[base].IsDir() {
+	if v.survey.Log, err = exists(s.root, logName); err != nil {
+		return err
+	}
+	slices.Sort(v.survey.Damaged)
+	for base, list := range map[string]*[]string{
+		stagingDir: &v.survey.Staging, trashDir: &v.survey.Trash, emptyDir: &v.survey.Empty, keptDir: &v.survey.Kept,
+	} {
+		if st, err := statAt(s.root, base); err != nil || !st.IsDir() {
+			if err != nil {
+				return err
+			}
 			continue
 		}
 		dir, err := openDir(int(s.root.Fd()), base)

@@ -6,7 +6,7 @@
 //
 //	ROOT/                     0700
 //	  lock                    flock: one process owns a root
-//	  metadata.db             not this package's
+//	  metadata.db             not this package's, nor is metadata.log
 //	  layers/N/fs             a published layer, never written to again
 //	  layers/N/layer.json     what it is
 //	  snapshots/N/{fs,work}   an active snapshot: upperdir and workdir

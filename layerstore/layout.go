@@ -27,6 +27,11 @@ const (
 
 	lockName     = "lock"
 	databaseName = "metadata.db"
+	logName      = "metadata.log"
+	// damagedPrefix begins the names of those that were replaced.
+	damagedPrefix = databaseName + ".damaged-"
+	// keptDir has what a rebuild could not tell the owner of.
+	keptDir = "kept"
 )
 
 // Config says where a store is and how careful it is.
@@ -160,6 +165,20 @@ func (s *Store) Root() string { return s.path }
 
 // DatabasePath returns where the root keeps its metadata.
 func (s *Store) DatabasePath() string { return filepath.Join(s.path, databaseName) }
+
+// WritesInOrder says whether the file system keeps one journal of metadata changes, so
+// that syncing one makes all earlier ones durable.
+func (s *Store) WritesInOrder() bool { return s.inOrder }
+
+// Used says whether there are layers or snapshots, whoever they belong to.
+func (s *Store) Used() (bool, error) {
+	for _, dir := range []*os.File{s.layers, s.snapshots} {
+		if numbers, err := s.numbersIn(dir); err != nil || len(numbers) > 0 {
+			return true, s.rootError(err)
+		}
+	}
+	return false, nil
+}
 
 // LayerPath returns the directory of layer n as mount options should name it.
 func (s *Store) LayerPath(n uint64) string {

@@ -78,6 +78,8 @@ type Contents struct {
 	Reserved           uint64
 	ReservedUnreadable bool
 	Problems           []Problem
+
+	last uint64 // transaction
 }
 
 // Inspect reads all of the store at path, without changing a byte of it, and holds its

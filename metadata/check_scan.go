@@ -50,7 +50,7 @@ func (s *scan) read(tx *bolt.Tx) error {
 		s.links[string(name)] = map[link]bool{}
 		readers[string(name)] = func(k, _ []byte) { s.readLink(name, k) }
 	}
-	s.c.Reserved = 1
+	s.c.Reserved, s.c.last = 1, uint64(tx.ID())
 	for _, name := range buckets {
 		b := tx.Bucket(name)
 		if b == nil {

@@ -26,6 +26,8 @@ type Saved struct {
 	// Lost says, a sentence each, what is missing in the log. Empty: it is all that the
 	// store had at its last transaction.
 	Lost []string
+
+	last uint64 // transaction
 }
 
 // ReadSaved reads the log of the store at path.
@@ -43,7 +45,7 @@ func ReadSaved(path string) (*Saved, error) {
 }
 
 func (c *logContents) saved() *Saved {
-	s := &Saved{Snapshots: map[uint64]Snapshot{}, Layers: map[uint64]Layer{}, Blobs: map[digest.Digest]digest.Digest{}, Reserved: 1}
+	s := &Saved{Snapshots: map[uint64]Snapshot{}, Layers: map[uint64]Layer{}, Blobs: map[digest.Digest]digest.Digest{}, Reserved: 1, last: c.last}
 	c.describeLosses(s)
 	for key, value := range c.entries[string(bucketSnapshots)] {
 		n, ok := readNumber([]byte(key))
@@ -161,6 +163,19 @@ func (s Snapshot) record() *record {
 		name: s.Name, kind: s.Kind, parent: s.ParentNumber, layer: s.Layer, patch: s.Patch,
 		usage: s.Usage, created: s.Created, updated: s.Updated, labels: s.Labels,
 	}
+}
+
+// RenewLog makes the log of the store at path, which nobody has open, of what is in it.
+func RenewLog(path string) error {
+	s, err := Open(path, MustExist())
+	if err != nil {
+		return err
+	}
+	s.log.mu.Lock()
+	s.log.renewing = true
+	s.log.mu.Unlock()
+	s.log.renew()
+	return errors.Join(s.LogError(), s.Close())
 }
 
 // logHasSnapshots says whether the log of a store that is not there has any snapshot.

@@ -10,9 +10,11 @@ import (
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/moby/sys/userns"
 	"github.com/strata-snapshotter/strata/extstore"
+	"github.com/strata-snapshotter/strata/internal/advice"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 	"github.com/strata-snapshotter/strata/overlayutil"
@@ -48,7 +50,8 @@ var (
 //
 // ErrInvalidArgument: a setting makes no sense. ErrFailedPrecondition: the
 // root's file system can't hold overlay layers, or a newer Strata wrote the
-// root. ErrUnavailable: another process uses the root; it is named.
+// root. ErrUnavailable: another process uses the root; it is named. ErrDataLoss:
+// metadata.db is damaged or lost; the message has the command that makes it anew.
 func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -75,14 +78,41 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 	if err := errors.Join(s.probe(ctx), s.openStores(ctx)); err != nil {
 		return nil, err
 	}
-	var opts []metadata.Option
-	if volatile {
-		opts = append(opts, metadata.Volatile())
+	err = s.openMetadata(ctx)
+	if err == nil {
+		err = s.recover(ctx)
 	}
-	if s.meta, err = metadata.Open(store.DatabasePath(), opts...); err != nil {
+	if errdefs.IsDataLoss(err) {
+		err = fmt.Errorf("%w; as long as the root is there, this makes a new one: %s", err, advice.Rebuild(cfg.Root))
+	}
+	if err != nil {
 		return nil, err
 	}
-	return s, s.recover(ctx)
+	return s, nil
+}
+
+func (s *Snapshotter) openMetadata(ctx context.Context) error {
+	var opts []metadata.Option
+	if s.store.WritesInOrder() {
+		opts = append(opts, metadata.WritesInOrder())
+	}
+	if s.cfg.Durability == DurabilityNone {
+		opts = append(opts, metadata.Volatile())
+	}
+	used, err := s.store.Used()
+	if err != nil {
+		return err
+	}
+	if used {
+		opts = append(opts, metadata.MustExist())
+	}
+	if s.meta, err = metadata.Open(s.store.DatabasePath(), opts...); err != nil {
+		return err
+	}
+	if err := s.meta.LogError(); err != nil {
+		log.G(ctx).WithError(err).WithField("file", metadata.LogPath(s.store.DatabasePath())).Warn("metadata.db could not be rebuilt if it were lost now")
+	}
+	return nil
 }
 
 // probe finds out what the kernel and the root's file system can do. It works

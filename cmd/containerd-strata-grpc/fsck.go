@@ -14,10 +14,11 @@ import (
 )
 
 const (
-	flagRepair = "repair"
-	flagDryRun = "dry-run"
-	flagUsage  = "usage"
-	flagJSON   = "json"
+	flagRepair  = "repair"
+	flagRebuild = "rebuild"
+	flagDryRun  = "dry-run"
+	flagUsage   = "usage"
+	flagJSON    = "json"
 )
 
 // exitError ends the program with a code that says more than 1. Without err, what it
@@ -54,7 +55,8 @@ func fsckCommand() *cli.Command {
 		Usage: "check the root directory, and repair it; the daemon must be stopped",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: flagRepair, Usage: "show what is to be done, and do it"},
-			&cli.BoolFlag{Name: flagDryRun, Usage: "show what --repair would do"},
+			&cli.BoolFlag{Name: flagRebuild, Usage: "make a new metadata.db, if it is lost or can't be read"},
+			&cli.BoolFlag{Name: flagDryRun, Usage: "show what --repair, or --rebuild, would do"},
 			&cli.BoolFlag{Name: flagUsage, Usage: "measure every layer, too"},
 			&cli.BoolFlag{Name: flagJSON, Usage: "print one JSON object"},
 		},
@@ -68,6 +70,9 @@ func fsckCommand() *cli.Command {
 func runFsck(ctx context.Context, cmd *cli.Command) error {
 	if err := noArguments(cmd); err != nil {
 		return exitError{fsck.ExitUsage, err}
+	}
+	if cmd.Bool(flagRepair) && cmd.Bool(flagRebuild) {
+		return exitError{fsck.ExitUsage, errors.New("--rebuild comes first, --repair after that: they do not go together")}
 	}
 	cfg, err := effectiveConfig(cmd)
 	if err != nil {
@@ -90,6 +95,9 @@ func runFsck(ctx context.Context, cmd *cli.Command) error {
 }
 
 func checkOrRepair(ctx context.Context, cmd *cli.Command, opts fsck.Options) (*fsck.Report, error) {
+	if cmd.Bool(flagRebuild) {
+		return fsck.Rebuild(ctx, opts, func(*fsck.Rebuilt) bool { return !cmd.Bool(flagDryRun) })
+	}
 	if !cmd.Bool(flagRepair) && !cmd.Bool(flagDryRun) {
 		return fsck.Check(ctx, opts)
 	}

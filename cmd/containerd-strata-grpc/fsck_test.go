@@ -52,3 +52,35 @@ func TestFsck(t *testing.T) {
 	check(fsck.ExitUsage, "--help", "--data")
 	check(fsck.ExitUsage, `"x"`, "x")
 }
+
+// A daemon says how to bring a lost metadata.db back, and what it says works.
+func TestRebuildCommand(t *testing.T) {
+	testutil.RequireRoot(t)
+	at := newPlace(t)
+	p := startDaemon(t, at.args()...)
+	p.stop(t, syscall.SIGTERM)
+	must(t, os.MkdirAll(filepath.Join(at.root, "snapshots", "5", "fs"), 0o700))
+	must(t, os.Truncate(filepath.Join(at.root, "metadata.db"), 100))
+	command := "containerd-strata-grpc fsck --rebuild --root " + at.root
+	for _, args := range [][]string{at.args(), {"--config", os.DevNull, "--root", at.root, "fsck"}} {
+		stdout, stderr, code := runCommand(t, args...)
+		if code == 0 || !strings.Contains(stdout+stderr, command) {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, stdout, stderr)
+		}
+	}
+	args := append([]string{"--config", os.DevNull}, strings.Fields(command)[1:]...)
+	stdout, stderr, code := runCommand(t, append(args, "--dry-run")...)
+	if code != fsck.ExitDamage || !strings.Contains(stdout, "0 committed") {
+		t.Errorf("dry run: exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	stdout, stderr, code = runCommand(t, args...)
+	if code != fsck.ExitLeftovers || !strings.Contains(stdout, "metadata.db.damaged-") {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	stdout, stderr, code = runCommand(t, args...)
+	if code != fsck.ExitNotChecked || !strings.Contains(stderr, "nothing to rebuild") {
+		t.Errorf("once more: exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	p = startDaemon(t, at.args()...)
+	p.stop(t, syscall.SIGTERM)
+}

@@ -62,7 +62,21 @@ const (
 	RemoveRecorded  Point = "remove-recorded"
 )
 
-// Points returns all points.
+// Rebuilding metadata.db.
+const (
+	RebuildWrite  Point = "rebuild-write" // metadata.db.tmp
+	RebuildKeep   Point = "rebuild-keep"  // what is not known any more
+	RebuildAside  Point = "rebuild-aside" // metadata.db → metadata.db.damaged-TIME
+	RebuildPlace  Point = "rebuild-place" // metadata.db.tmp → metadata.db
+	RebuildPlaced Point = "rebuild-placed"
+)
+
+// RebuildPoints returns the points of rebuilding metadata.db, which nothing else comes to.
+func RebuildPoints() []Point {
+	return []Point{RebuildWrite, RebuildKeep, RebuildAside, RebuildPlace, RebuildPlaced}
+}
+
+// Points returns all points that serving snapshots comes to.
 func Points() []Point {
 	return []Point{
 		SnapshotPlace, SnapshotPlaced, SnapshotReset, SealWrite, SealWritten,
