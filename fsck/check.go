@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/strata-snapshotter/strata/internal/advice"
+	"github.com/strata-snapshotter/strata/internal/mountuse"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -47,7 +48,7 @@ func check(ctx context.Context, opts Options, dir *layerstore.Inspector) (*Repor
 	if c.survey, err = dir.Survey(); err != nil {
 		return nil, err
 	}
-	if c.used, err = mountsOf(append([]string{opts.Root}, opts.Aliases...)); err != nil {
+	if c.used, err = mountuse.Of(append([]string{opts.Root}, opts.Aliases...)); err != nil {
 		return nil, err
 	}
 	c.layout()
@@ -75,7 +76,7 @@ type checker struct {
 	dir    *layerstore.Inspector
 	survey *layerstore.Survey
 	db     *metadata.Contents
-	used   uses
+	used   mountuse.Uses
 	roles  roles
 	report *Report
 }

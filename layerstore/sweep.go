@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/log"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/mountuse"
 )
 
 // Named answers for the metadata which directories are named. It is asked after
@@ -66,8 +67,19 @@ func (s *Store) sweepDir(ctx context.Context, dir *os.File, named func([]uint64)
 	if err != nil {
 		return err
 	}
+	var used mountuse.Uses // is only looked for where there is something to remove
 	for _, n := range idle {
 		if keep[n] {
+			continue
+		}
+		if used == nil {
+			if used, err = mountuse.Of([]string{s.path, s.alias}); err != nil {
+				return err
+			}
+		}
+		if at := used[layersDir+"/"+name(n)]; dir == s.layers && len(at) > 0 {
+			// A repair replaced it. Containers that were there before have it until they end.
+			log.G(ctx).WithField("layer", n).WithField("mount", at[0]).Debug("a layer that nothing refers to stays while it is mounted")
 			continue
 		}
 		log.G(ctx).WithField("directory", fmt.Sprintf("%s/%d", dir.Name(), n)).Info("moving a directory that nothing refers to to the trash")
