@@ -14,6 +14,7 @@ import (
 
 	"github.com/strata-snapshotter/strata/internal/advice"
 	"github.com/strata-snapshotter/strata/internal/mountuse"
+	"github.com/strata-snapshotter/strata/layerindex"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -27,6 +28,11 @@ type Options struct {
 	// Usage also measures every layer: that takes time in proportion to the number of
 	// files.
 	Usage bool
+	// Data also holds the files of every layer against its index: that reads all of
+	// them.
+	Data bool
+	// Pace, if set, slows Data down.
+	Pace layerindex.Pace
 }
 
 // Check looks a root over and changes nothing in it but the file lock.

@@ -227,7 +227,7 @@ func TestRebuildOfAnIncompleteLog(t *testing.T) {
 	if _, err := os.Stat(kept); err != nil {
 		t.Error(err)
 	}
-	wantCodes(t, "afterwards", check(t, f.root), []string{"kept"})
+	wantCodes(t, "afterwards", checkWith(t, fsck.Options{Root: f.root, Usage: true}), []string{"kept"})
 }
 
 // Records that can't be read are taken from the log, too.

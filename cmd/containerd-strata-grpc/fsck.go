@@ -18,6 +18,7 @@ const (
 	flagRebuild = "rebuild"
 	flagDryRun  = "dry-run"
 	flagUsage   = "usage"
+	flagData    = "data"
 	flagJSON    = "json"
 )
 
@@ -58,6 +59,7 @@ func fsckCommand() *cli.Command {
 			&cli.BoolFlag{Name: flagRebuild, Usage: "make a new metadata.db, if it is lost or can't be read"},
 			&cli.BoolFlag{Name: flagDryRun, Usage: "show what --repair, or --rebuild, would do"},
 			&cli.BoolFlag{Name: flagUsage, Usage: "measure every layer, too"},
+			&cli.BoolFlag{Name: flagData, Usage: "hold every file of every layer against what was extracted, too"},
 			&cli.BoolFlag{Name: flagJSON, Usage: "print one JSON object"},
 		},
 		Action: runFsck,
@@ -81,7 +83,7 @@ func runFsck(ctx context.Context, cmd *cli.Command) error {
 	if err := log.SetLevel(cfg.LogLevel); err != nil {
 		return exitError{fsck.ExitUsage, err}
 	}
-	report, err := checkOrRepair(ctx, cmd, fsck.Options{Root: cfg.Root, Usage: cmd.Bool(flagUsage)})
+	report, err := checkOrRepair(ctx, cmd, fsck.Options{Root: cfg.Root, Usage: cmd.Bool(flagUsage), Data: cmd.Bool(flagData)})
 	if report != nil {
 		err = errors.Join(err, printReport(cmd, report))
 	}
