@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/internal/advice"
 	"github.com/strata-snapshotter/strata/internal/mountuse"
 	"github.com/strata-snapshotter/strata/layerindex"
@@ -33,6 +34,13 @@ type Options struct {
 	Data bool
 	// Pace, if set, slows Data down.
 	Pace layerindex.Pace
+	// Content is the directory of containerd's content store, of whose blobs Repair
+	// extracts damaged layers again. Empty: it does not.
+	Content string
+	// Limits bound what it extracts. The zero value means archive.DefaultLimits.
+	Limits archive.Limits
+
+	failed map[uint64]string // layers that could not be extracted again, and why
 }
 
 // Check looks a root over and changes nothing in it but the file lock.
@@ -141,6 +149,12 @@ func (c *checker) advice(text string) string {
 // be repaired.
 func (c *checker) aboutLayer(code Code, n uint64, message string, plan ...Action) {
 	subject := Subject{Number: n, Path: c.path("layers", n)}
+	if len(plan) == 0 && madeAgain[code] {
+		var why string
+		if plan, why = c.extractAgain(n); why != "" {
+			message += "; it can't be extracted again: " + why
+		}
+	}
 	if c.db != nil {
 		subject.DiffID = c.db.Layers[n].DiffID.String()
 	}

@@ -77,6 +77,10 @@ func (c *checker) manifestGone(n uint64, state layerstore.LayerState) {
 		Format: layerstore.FormatDirectory, Empty: l.Empty, OpaqueRoot: l.OpaqueRoot, Patch: c.roles.patch[n],
 		Bytes: l.Usage.Size, Inodes: l.Usage.Inodes, Created: l.Created,
 	}
+	if again, _ := c.extractAgain(n); again != nil {
+		c.aboutLayer(code, n, message, again...)
+		return
+	}
 	if _, external := c.survey.Notes[n]; external || state.Mounted || c.roles.staged[n] || c.db.Incomplete {
 		c.aboutLayer(code, n, message) // what is lost would still be asked for
 		return

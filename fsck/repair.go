@@ -29,6 +29,7 @@ func Repair(ctx context.Context, opts Options, approve func(*Report) bool) (r *R
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	var repaired []Finding
+	opts.failed = map[uint64]string{}
 	for range maxPasses {
 		if r, err = check(ctx, opts, dir); err != nil {
 			return nil, err
@@ -81,15 +82,16 @@ func hasPlan(findings []Finding) bool {
 func apply(ctx context.Context, dir *layerstore.Inspector, findings []Finding) error {
 	var fixes []metadata.Fix
 	var steps []Action
-	last := Action{}
+	last, seen := Action{}, map[string]bool{}
 	for _, f := range findings {
 		for _, a := range f.Plan {
 			fixes = append(fixes, a.fixes...)
 			switch {
 			case a.Text == emptyTheTrash:
 				last = a
-			case a.do != nil:
+			case a.do != nil && !seen[a.Text]: // several findings can have one plan
 				steps = append(steps, a)
+				seen[a.Text] = true
 			}
 		}
 	}

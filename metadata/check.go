@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -68,6 +69,8 @@ type Contents struct {
 	// a snapshot's parent is not filled in.
 	Snapshots map[uint64]Snapshot
 	Layers    map[uint64]Layer
+	// Blobs are those that are known, and the diffIDs of their layers.
+	Blobs map[digest.Digest]digest.Digest
 	// LayersUnreadable are layers whose record can't be read.
 	LayersUnreadable map[uint64]bool
 	// SnapshotsUnreadable are snapshots whose record can't be read.

@@ -24,7 +24,7 @@ type scan struct {
 func newScan() *scan {
 	return &scan{
 		c: &Contents{
-			Snapshots: map[uint64]Snapshot{}, Layers: map[uint64]Layer{},
+			Snapshots: map[uint64]Snapshot{}, Layers: map[uint64]Layer{}, Blobs: map[digest.Digest]digest.Digest{},
 			SnapshotsUnreadable: map[uint64]bool{}, LayersUnreadable: map[uint64]bool{},
 		},
 		names:   map[string]uint64{},
@@ -159,11 +159,13 @@ func (s *scan) readLink(bucket, k []byte) {
 }
 
 func (s *scan) readBlob(k, v []byte) {
-	_, err := decodeDigest(k)
+	blob, err := decodeDigest(k)
+	var diffID digest.Digest
 	if err == nil {
-		_, err = decodeDigest(v)
+		diffID, err = decodeDigest(v)
 	}
 	if err == nil {
+		s.c.Blobs[blob] = diffID
 		return
 	}
 	s.add(Problem{

@@ -102,7 +102,7 @@ func load() {
 }
 
 func parse(p Point, action string) (s setting, err error) {
-	if !slices.Contains(append(Points(), RebuildPoints()...), p) {
+	if !slices.Contains(slices.Concat(Points(), RebuildPoints(), RepairPoints()), p) {
 		return s, fmt.Errorf("there is no failpoint %q: %w", p, errdefs.ErrInvalidArgument)
 	}
 	name, nth, counted := strings.Cut(action, "@")

@@ -76,6 +76,21 @@ func RebuildPoints() []Point {
 	return []Point{RebuildWrite, RebuildKeep, RebuildAside, RebuildPlace, RebuildPlaced}
 }
 
+// Extracting a damaged layer again.
+const (
+	RepairExtract Point = "repair-extract" // into staging/N
+	RepairPlace   Point = "repair-place"   // staging/N → layers/N
+	RepairPlaced  Point = "repair-placed"
+	RepairSwap    Point = "repair-swap" // the transaction
+	RepairSwapped Point = "repair-swapped"
+)
+
+// RepairPoints returns the points of extracting a damaged layer again, which nothing else
+// comes to.
+func RepairPoints() []Point {
+	return []Point{RepairExtract, RepairPlace, RepairPlaced, RepairSwap, RepairSwapped}
+}
+
 // Points returns all points that serving snapshots comes to.
 func Points() []Point {
 	return []Point{
