@@ -102,7 +102,7 @@ bench-metadata: ## operations on 100 to 100,000 snapshots, as root; BENCH=FLAGS 
 
 .PHONY: failpoints
 failpoints: ## a crash and an error at every step that is marked for it, as root
-	$(call step,failpoints,go vet -tags failpoint ./internal/failpoint ./layerstore ./snapshotter && go test -tags failpoint -timeout 15m -count 1 -run 'Crash|ErrorAt|BeforeItIs|UnderWay|Environment|Settings|Block|Points|Nth' ./internal/failpoint ./snapshotter)
+	$(call step,failpoints,go vet -tags failpoint ./internal/failpoint ./layerstore ./snapshotter ./fsck && go test -tags failpoint -timeout 15m -count 1 -run 'Crash|ErrorAt|BeforeItIs|UnderWay|Environment|Settings|Block|Points|Nth' ./internal/failpoint ./snapshotter ./fsck)
 
 .PHONY: crash
 crash: ## CUTS power cuts and KILLS of the daemon on each of ext4 and xfs, as root; SEED=N repeats

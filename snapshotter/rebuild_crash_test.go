@@ -26,7 +26,7 @@ func agree(*fsck.Rebuilt) bool { return true }
 func TestRebuildChild(t *testing.T) {
 	root := os.Getenv(rebuildRoot)
 	if root == "" {
-		t.Skip("is run by TestRebuildStoppedAtEveryPoint")
+		t.Skip("is run by TestCrashOrErrorInARebuild")
 	}
 	if _, err := fsck.Rebuild(ctx, fsck.Options{Root: root}, agree); err != nil {
 		t.Fatal(err)
@@ -35,7 +35,7 @@ func TestRebuildChild(t *testing.T) {
 
 // A rebuild that fails or is killed at any step can be done again, and brings everything
 // back; until it is done the root is refused.
-func TestRebuildStoppedAtEveryPoint(t *testing.T) {
+func TestCrashOrErrorInARebuild(t *testing.T) {
 	for _, p := range failpoint.RebuildPoints() {
 		for _, action := range []string{"crash", "error"} {
 			t.Run(string(p)+" "+action, func(t *testing.T) { stopRebuildAt(t, p, action) })

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/strata-snapshotter/strata/fsck"
+	"github.com/strata-snapshotter/strata/service"
 )
 
 const (
@@ -19,6 +20,7 @@ const (
 	flagDryRun  = "dry-run"
 	flagUsage   = "usage"
 	flagData    = "data"
+	flagContent = "content"
 	flagJSON    = "json"
 )
 
@@ -60,6 +62,7 @@ func fsckCommand() *cli.Command {
 			&cli.BoolFlag{Name: flagDryRun, Usage: "show what --repair, or --rebuild, would do"},
 			&cli.BoolFlag{Name: flagUsage, Usage: "measure every layer, too"},
 			&cli.BoolFlag{Name: flagData, Usage: "hold every file of every layer against what was extracted, too"},
+			&cli.StringFlag{Name: flagContent, Usage: "`DIRECTORY` of containerd's content store, from which --repair extracts damaged layers again"},
 			&cli.BoolFlag{Name: flagJSON, Usage: "print one JSON object"},
 		},
 		Action: runFsck,
@@ -83,7 +86,9 @@ func runFsck(ctx context.Context, cmd *cli.Command) error {
 	if err := log.SetLevel(cfg.LogLevel); err != nil {
 		return exitError{fsck.ExitUsage, err}
 	}
-	report, err := checkOrRepair(ctx, cmd, fsck.Options{Root: cfg.Root, Usage: cmd.Bool(flagUsage), Data: cmd.Bool(flagData)})
+	opts := service.CheckOptions(cfg, cmd.String(flagContent))
+	opts.Usage, opts.Data = cmd.Bool(flagUsage), cmd.Bool(flagData)
+	report, err := checkOrRepair(ctx, cmd, opts)
 	if report != nil {
 		err = errors.Join(err, printReport(cmd, report))
 	}
