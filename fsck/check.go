@@ -116,7 +116,8 @@ func (c *checker) openDatabase() (err error) {
 	subject := Subject{Path: c.dir.DatabasePath()}
 	switch {
 	case errdefs.IsNotFound(err):
-		if len(c.survey.Layers)+len(c.survey.Snapshots) > 0 || c.survey.Log {
+		saved, _ := metadata.ReadSaved(c.dir.DatabasePath()) // without one there is nothing to miss
+		if len(c.survey.Layers)+len(c.survey.Snapshots) > 0 || saved != nil && len(saved.Snapshots) > 0 {
 			c.add(CodeDBMissing, subject, err.Error())
 		}
 		return nil

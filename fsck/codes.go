@@ -147,7 +147,7 @@ var rules = map[Code]rule{
 	CodeVolatileLost:        {Damage, "remove the images of this snapshotter and the root, and pull again"},
 	CodeVolatileLeft:        {Hint, "the daemon makes everything durable when it starts"},
 	CodeLogMissing:          {Hint, adviseStart},
-	CodeLogDamaged:          {Damage, adviseRepair},
+	CodeLogDamaged:          {Leftover, adviseStart},
 	CodeLogDiffers:          {Damage, adviseLog},
 	CodeKept:                {Hint, "look through it, and remove it when nothing in it is needed"},
 	CodeDamagedDatabase:     {Hint, "remove it when the snapshots are found to be as they should be"},

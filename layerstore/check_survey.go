@@ -70,9 +70,8 @@ type Survey struct {
 	// Volatile: the root was in use without durability when its user ended. Lost: the
 	// machine went down meanwhile.
 	Volatile, Lost bool
-	// Log: there is a metadata.log. Damaged and Kept are the paths, below the root, of
-	// what a rebuild of metadata.db set aside.
-	Log           bool
+	// Damaged and Kept are the names, in the root and in kept, of what a rebuild of
+	// metadata.db set aside.
 	Damaged, Kept []string
 }
 
@@ -124,9 +123,6 @@ func (v *surveyor) root() (err error) {
 		return slices.Contains(known, base)
 	}
 	if err := v.strangers(s.root, "", ours); err != nil {
-		return err
-	}
-	if v.survey.Log, err = exists(s.root, logName); err != nil {
 		return err
 	}
 	slices.Sort(v.survey.Damaged)

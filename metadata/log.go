@@ -72,7 +72,7 @@ func openLog(path string, db *bolt.DB, flush func(*os.File) error) *recordLog {
 // metadata.db.
 func (l *recordLog) resume() bool {
 	c, err := readLog(l.path)
-	if err != nil || !c.complete() || c.last != l.dbLast() {
+	if err != nil || !c.complete() || c.torn > 0 || c.last != l.dbLast() {
 		return false
 	}
 	f, err := os.OpenFile(l.path, os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)

@@ -172,12 +172,13 @@ type logContents struct {
 	salt    uint64
 	last    uint64 // transaction
 	end     int64  // of the last frame
-	// lost are bytes, before the end, that make no sense. gap: a transaction is missing.
-	// stopped: the log was not written to up to the end.
-	lost         int64
+	// lost are bytes, before the end, that make no sense, and torn those behind it. gap: a
+	// transaction is missing. stopped: the log was not written to up to the end.
+	lost, torn   int64
 	gap, stopped bool
 }
 
+// complete says whether it is all there is up to its last transaction.
 func (c *logContents) complete() bool { return c.lost == 0 && !c.gap && !c.stopped }
 
 // readLog reads a whole log. Frames that are damaged are left out.
@@ -207,7 +208,7 @@ func readLog(path string) (*logContents, error) {
 		at += int64(size)
 		c.end = at
 	}
-	c.lost += int64(len(bytes.TrimRight(b[min(c.end, int64(len(b))):], "\x00")))
+	c.torn = int64(len(bytes.TrimRight(b[min(c.end, int64(len(b))):], "\x00")))
 	return c, nil
 }
 

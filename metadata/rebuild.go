@@ -27,7 +27,8 @@ type Saved struct {
 	// store had at its last transaction.
 	Lost []string
 
-	last uint64 // transaction
+	last     uint64 // transaction
+	complete bool   // up to that
 }
 
 // ReadSaved reads the log of the store at path.
@@ -45,7 +46,7 @@ func ReadSaved(path string) (*Saved, error) {
 }
 
 func (c *logContents) saved() *Saved {
-	s := &Saved{Snapshots: map[uint64]Snapshot{}, Layers: map[uint64]Layer{}, Blobs: map[digest.Digest]digest.Digest{}, Reserved: 1, last: c.last}
+	s := &Saved{Snapshots: map[uint64]Snapshot{}, Layers: map[uint64]Layer{}, Blobs: map[digest.Digest]digest.Digest{}, Reserved: 1, last: c.last, complete: c.complete()}
 	c.describeLosses(s)
 	for key, value := range c.entries[string(bucketSnapshots)] {
 		n, ok := readNumber([]byte(key))
@@ -83,6 +84,9 @@ func (s *Saved) lose(format string, args ...any) {
 func (c *logContents) describeLosses(s *Saved) {
 	if c.lost > 0 {
 		s.lose("%d bytes of the log make no sense", c.lost)
+	}
+	if c.torn > 0 {
+		s.lose("%d bytes at the end of the log make no sense: of a transaction that was not committed, or of the last that were", c.torn)
 	}
 	if c.gap {
 		s.lose("transactions are missing in the log")

@@ -24,7 +24,7 @@ func (c *Contents) CompareLog(path string) ([]string, error) {
 		return nil, err
 	case saved.last != c.last:
 		return nil, nil
-	case len(saved.Lost) > 0:
+	case !saved.complete:
 		return nil, fmt.Errorf("%s: %s: %w", LogPath(path), strings.Join(saved.Lost, ", "), errdefs.ErrDataLoss)
 	}
 	return slices.Concat(
