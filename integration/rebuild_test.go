@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -51,4 +52,50 @@ func TestRebuild(t *testing.T) {
 	c.remove()
 	n.deleteImage(ctx, sampleRef)
 	n.deleteImage(ctx, "example.com/second:1")
+}
+
+// Files of an image are deleted, and changed, below Strata. A repair extracts their layers
+// again from containerd's content, and the image runs as if nothing had been.
+func TestRepairFromContent(t *testing.T) {
+	needStrata(t)
+	n := newNode(t, settings{})
+	image := n.importImage(n.ctx(), sampleRef, sample(t))
+	n.strata.stop(t)
+	damaged := 0
+	for _, layer := range n.layerDirs() {
+		fs := filepath.Join(n.root, "layers", strconv.Itoa(layer), "fs")
+		if os.Remove(filepath.Join(fs, "etc/greeting")) == nil {
+			damaged++
+		}
+		if file := filepath.Join(fs, "data/added"); exists(file) {
+			writeFile(t, file, "other")
+			damaged++
+		}
+	}
+	if damaged != 2 {
+		t.Fatalf("%d layers are damaged", damaged)
+	}
+	fsck := func(want int, options ...string) {
+		t.Helper()
+		args := append([]string{"--config", filepath.Join(n.dir, "strata.toml"), "--root", n.root, "fsck", "--data"}, options...)
+		cmd := exec.Command(env.strata, args...)
+		out, err := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != want {
+			t.Fatalf("fsck %q: exit %d, want %d: %v, %s", options, got, want, err, out)
+		}
+	}
+	content := filepath.Join(n.dir, "containerd", "io.containerd.content.v1.content")
+	fsck(4, "--repair", "--content", n.dir)
+	fsck(4, "--content", content)
+	fsck(1, "--repair", "--content", content)
+	fsck(0)
+	n.startStrata()
+	n.waitSnapshotter()
+	n.run(image, "repaired")
+	n.deleteImage(n.ctx(), sampleRef)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }

@@ -29,6 +29,13 @@
 // A snapshot is one compact value, not a nest of buckets: bbolt spends at least
 // a page on a nested bucket once it no longer fits inline.
 //
+// # Log
+//
+// All buckets but the indexes are also in a log beside the file (log_file.go), and every
+// transaction adds its changes there before it is committed. ReadSaved makes a new store
+// of it when the file is lost. bbolt panics on pages that make no sense; they are looked
+// at before it opens the file (pages.go), and what it panics on later is ErrDataLoss.
+//
 // # Numbers
 //
 // Snapshots and layers share one sequence of numbers, which also name their

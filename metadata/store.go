@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 
 	"github.com/strata-snapshotter/strata/internal/durable"
 )
@@ -130,7 +131,7 @@ func Open(path string, opts ...Option) (*Store, error) {
 
 func defaultOptions() options {
 	return options{
-		flush: func(f *os.File) error { return f.Sync() },
+		flush: func(f *os.File) error { return unix.Fdatasync(int(f.Fd())) },
 		bolt: bolt.Options{
 			Timeout:         openTimeout,
 			InitialMmapSize: mmapSize,
