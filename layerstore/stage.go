@@ -39,29 +39,6 @@ func (s *Store) NumberOfUpper(path string) (uint64, bool) {
 	return parseName(rest)
 }
 
-// ResetSnapshot gives active snapshot n empty directories, whatever is in them,
-// and takes its seal away.
-func (s *Store) ResetSnapshot(n uint64, attrs RootAttrs) (err error) {
-	defer func() { err = s.rootError(err) }()
-	dir, err := openDir(int(s.snapshots.Fd()), name(n))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	if err := unlinkIfThere(dir, sealFile); err != nil {
-		return err
-	}
-	for _, sub := range []string{fsName, workName} {
-		if err := failpoint.Hit(failpoint.SnapshotReset); err != nil {
-			return err
-		}
-		if err := s.moveToTrash(dir, sub, name(n)+"."+sub); err != nil {
-			return err
-		}
-	}
-	return s.fillDirectory(dir, attrs)
-}
-
 func unlinkIfThere(dir *os.File, file string) error {
 	err := unix.Unlinkat(int(dir.Fd()), file, 0)
 	if errors.Is(err, unix.ENOENT) {
