@@ -30,6 +30,8 @@ type deleting struct {
 	mu    sync.Mutex
 	items map[string]chan struct{} // closed when done with it
 	wake  chan struct{}
+	// stuck is what there was no room for in the trash, by where it still is.
+	stuck map[stuckItem]struct{}
 }
 
 // TrashSnapshot moves the directory of active snapshot n to the trash. One that
@@ -72,6 +74,9 @@ func (s *Store) moveToTrash(from *os.File, item, as string) error {
 		if err == nil {
 			failpoint.Pass(failpoint.TrashMoved)
 			s.wakeDeletion()
+		}
+		if isFull(err) && s.moveLater(from, item, as) {
+			return nil
 		}
 		return err
 	}
@@ -123,12 +128,26 @@ func (s *Store) EmptyTrashNow(ctx context.Context) error {
 	return s.emptyTrash(ctx, func(_ context.Context, fn func()) { fn() })
 }
 
-// emptyTrash deletes within what run makes of each worker.
+// emptyTrash deletes within what run makes of each worker, also what there was no room
+// for before.
 func (s *Store) emptyTrash(ctx context.Context, run func(context.Context, func())) error {
-	items, err := listDir(s.trash)
-	if err != nil {
-		return s.rootError(err)
+	for {
+		items, err := listDir(s.trash)
+		if err == nil {
+			err = s.deleteItems(ctx, items, run)
+		}
+		if err != nil {
+			return s.rootError(err)
+		}
+		moved, left := s.moveStuck()
+		if moved > 0 || left > 0 && len(items) > 0 {
+			continue
+		}
+		return s.rootError(s.stillStuck(left))
 	}
+}
+
+func (s *Store) deleteItems(ctx context.Context, items []string, run func(context.Context, func())) error {
 	errs := make([]error, len(items)) // one item must not keep another
 	var next atomic.Int64
 	var workers sync.WaitGroup
@@ -142,7 +161,7 @@ func (s *Store) emptyTrash(ctx context.Context, run func(context.Context, func()
 		})
 	}
 	workers.Wait()
-	return s.rootError(errors.Join(errs...))
+	return errors.Join(errs...)
 }
 
 // deleteItem deletes an item of the trash, or waits for who does.

@@ -5,13 +5,10 @@ package metadata
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 )
@@ -37,6 +34,8 @@ const (
 // waits a moment for as many as there were last time.
 type writers struct {
 	db      *bolt.DB
+	room    room // the leader's
+	doubt   bool // the leader's, see ErrInDoubt
 	mu      sync.Mutex
 	queue   []*write
 	leading bool
@@ -198,7 +197,7 @@ func (ws *writers) commit(path string, group []*write) {
 // looked up. After others wrote, it waits for the commit with them, or, as the spoiler,
 // for a transaction of its own.
 func (ws *writers) try(path string, group []*write) (again []*write, spoiler *write) {
-	tx, err := ws.db.Begin(true)
+	tx, err := ws.begin(path)
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 		err = closedError(path)
 	}
@@ -233,7 +232,7 @@ func (ws *writers) try(path string, group []*write) (again []*write, spoiler *wr
 		_ = tx.Rollback() // nothing was written; only "already closed" can fail
 		return nil, nil
 	}
-	answer(waiting, writeError(path, tx.Commit()))
+	answer(waiting, ws.end(path, tx))
 	return nil, nil
 }
 
@@ -254,16 +253,4 @@ func finish(group []*write, err error) {
 		w.err = err
 		close(w.done)
 	}
-}
-
-// writeError gives a failed commit its class: a full disk is the caller's to
-// know about, and passes.
-func writeError(path string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("no space to write %s: %w (%w)", path, err, errdefs.ErrResourceExhausted)
-	}
-	return fmt.Errorf("write %s: %w", path, err)
 }

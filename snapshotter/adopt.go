@@ -229,6 +229,9 @@ func (s *Snapshotter) publishStaged(ctx context.Context, n uint64, content layer
 		// It has no holder any more: the next who has the blob finds the layer by this.
 		return tx.BindBlob(blob, layer.DiffID)
 	})
+	if inDoubt(err) {
+		return layer, err
+	}
 	if err != nil {
 		undone := s.store.Unpublish(n)
 		if undone == nil && errdefs.IsAlreadyExists(err) {

@@ -352,7 +352,9 @@ func (s *Snapshotter) publish(ctx context.Context, request metadata.Commit, acti
 		return fmt.Errorf("commit %q: %w", request.Key, err)
 	}
 	request.Layer = layerRecord(n, content)
-	if err := s.record(ctx, s.placed, &request); err != nil {
+	if err := s.record(ctx, s.placed, &request); inDoubt(err) {
+		return err
+	} else if err != nil {
 		return errors.Join(err, s.store.Unpublish(n))
 	}
 	if request.Layer.Number != n {

@@ -121,7 +121,7 @@ func (s *Snapshotter) use(ctx context.Context, f found, fn func(*metadata.Tx, me
 		return fn(tx, used)
 	})
 	failpoint.Pass(failpoint.UseRecorded)
-	if f.external && (err != nil || used.Number != f.layer.Number) {
+	if f.external && !inDoubt(err) && (err != nil || used.Number != f.layer.Number) {
 		s.trashLayers(ctx, []uint64{f.layer.Number})
 	}
 	return err

@@ -210,3 +210,43 @@ func (d *disk) isInOrder(when string) {
 		d.t.FailNow()
 	}
 }
+
+// Inodes run out as well as bytes.
+func TestInodesRunOutAtEveryStage(t *testing.T) {
+	d := newDisk(t, "ext4", "-N", "600")
+	for _, stage := range []string{"prepare", "apply", "commit", "container", "commit container", "view"} {
+		for _, free := range []uint64{0, 1, 2, 3, 4, 8, 30, 45} {
+			failed, err := d.run(stage, func() { d.ballast.LeaveInodes(free) })
+			if err != nil && !errdefs.IsResourceExhausted(err) && failed != "write" {
+				t.Errorf("%d inodes are left before %s, %s fails: %v", free, stage, failed, err)
+			}
+			d.isInOrder(fmt.Sprintf("%d inodes are left before %s", free, stage))
+		}
+	}
+}
+
+// On a disk without a byte left, whatever there is can be removed: that is how room is
+// made. metadata.db has to have it for the transactions.
+func TestRemovalNeedsNoRoom(t *testing.T) {
+	for fstype := range smallDisks {
+		for _, many := range []int{1, 3, 10, 30, 100, 300} {
+			t.Run(fmt.Sprint(fstype, " ", many), func(t *testing.T) {
+				d := newDisk(t, fstype)
+				for i := range many {
+					prepare(t, d.s, fmt.Sprint("k", i), "base", labels("l", fmt.Sprintf("%0*d", 3000, i)))
+				}
+				d.ballast.Leave(0)
+				for i := range many {
+					if err := d.s.Remove(ctx, fmt.Sprint("k", i)); err != nil {
+						t.Fatalf("after %d: %v", i, err)
+					}
+				}
+				if err := d.s.Cleanup(ctx); err != nil {
+					t.Error(err)
+				}
+				d.ballast.Drop()
+				checkStore(t, d.s)
+			})
+		}
+	}
+}

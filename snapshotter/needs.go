@@ -80,7 +80,7 @@ func (s *Snapshotter) discardPatch(ctx context.Context, n uint64) {
 
 // dropPatch removes the patch of what failed, and returns why it did.
 func (s *Snapshotter) dropPatch(ctx context.Context, p patch, cause error) error {
-	if p.layer.Number != 0 {
+	if p.layer.Number != 0 && !inDoubt(cause) {
 		s.discardPatch(ctx, p.layer.Number)
 	}
 	return cause

@@ -4,6 +4,7 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -132,8 +133,15 @@ func (s *Snapshotter) recordNew(ctx context.Context, info snapshots.Info, n uint
 	})
 }
 
+// inDoubt says that a transaction failed and may have been written all the same. What it
+// names stays where it is: if it is not there in the end, Cleanup finds the rest.
+func inDoubt(err error) bool { return errors.Is(err, metadata.ErrInDoubt) }
+
 // discard removes the directory of a snapshot that was not recorded.
 func (s *Snapshotter) discard(ctx context.Context, n uint64, cause error) error {
+	if inDoubt(cause) {
+		return cause
+	}
 	if err := s.store.TrashSnapshot(n); err != nil {
 		log.G(ctx).WithError(err).WithField("number", n).Warn("a directory of a failed Prepare stays until the next Cleanup")
 	}
