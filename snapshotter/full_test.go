@@ -250,3 +250,49 @@ func TestRemovalNeedsNoRoom(t *testing.T) {
 		}
 	}
 }
+
+// A file system that finds an error in itself becomes read-only, under a running daemon:
+// calls that write say so, the others go on, and after a repair and a restart nothing of
+// what was committed is missing.
+func TestFileSystemBecomesReadOnly(t *testing.T) {
+	for _, stage := range []string{"prepare", "apply", "commit", "container", "commit container", "view", "update"} {
+		t.Run(stage, func(t *testing.T) {
+			d := newDisk(t, "ext4")
+			dir := filepath.Dir(d.s.cfg.Root)
+			if failed, err := d.run("", nil); err != nil {
+				t.Fatal(failed, err)
+			}
+			old := fmt.Sprintf("default/%d/", d.round)
+			failed, err := d.run(stage, func() { testutil.BreakFS(t, dir) })
+			if !errdefs.IsFailedPrecondition(err) && !errdefs.IsInternal(err) {
+				t.Errorf("%s: %v", failed, err)
+			}
+			if _, err := d.s.Stat(ctx, old+"image"); err != nil {
+				t.Error(err)
+			}
+			if _, err := d.s.Mounts(ctx, old+"view"); err != nil {
+				t.Error(err)
+			}
+			if err := d.s.Remove(ctx, old+"view"); err == nil {
+				t.Error("a removal that can't be written succeeded")
+			}
+			if err := d.s.Close(); err != nil {
+				t.Logf("close: %v", err)
+			}
+			testutil.RepairFS(t, dir)
+			d.open(d.s.cfg)
+			for _, what := range []string{"image", "committed", "view"} {
+				if _, err := d.s.Stat(ctx, old+what); err != nil {
+					t.Errorf("lost: %v", err)
+				}
+			}
+			if err := d.removeRound(); err != nil { // an extraction may have lost its directory
+				t.Error(err)
+			}
+			d.mustRun()
+			for _, key := range []string{"view", "committed", "image"} {
+				mustRemove(t, d.s, old+key)
+			}
+		})
+	}
+}

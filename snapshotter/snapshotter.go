@@ -88,9 +88,13 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 // probe finds out what the kernel and the root's file system can do. It works
 // in staging: what a crash leaves there is swept.
 func (s *Snapshotter) probe(ctx context.Context) error {
-	facts, err := overlayutil.CheckRoot(s.store.StagingPath())
-	if err != nil {
-		return fmt.Errorf("root %s: %w", s.cfg.Root, err)
+	facts := s.cfg.facts
+	if facts == nil {
+		found, err := overlayutil.CheckRoot(s.store.StagingPath())
+		if err != nil {
+			return fmt.Errorf("root %s: %w", s.cfg.Root, err)
+		}
+		facts = &found
 	}
 	s.options = facts.MountOptions(s.cfg.MountOptions)
 	s.xattrs = facts.XattrNamespace()
