@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/strata-snapshotter/strata/internal/durable"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,6 +51,7 @@ func unlinkIfThere(dir *os.File, file string) error {
 // SyncSnapshot makes what is in active snapshot n, which has that many inodes,
 // survive a power cut.
 func (s *Store) SyncSnapshot(ctx context.Context, n uint64, inodes int64) error {
+	defer step.Enter(ctx, step.Sync)()
 	return s.sync(func() (err error) {
 		defer func() { err = s.rootError(err) }()
 		dir, err := s.OpenUpper(n)

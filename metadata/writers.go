@@ -11,6 +11,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/strata-snapshotter/strata/internal/step"
 )
 
 // maxGroup bounds how many calls share a transaction, so that one that fails
@@ -69,6 +71,7 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 }
 
 func (s *Store) update(ctx context.Context, w *write) error {
+	defer step.Enter(ctx, step.Transaction)()
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -214,6 +215,7 @@ func (s *Snapshotter) promote(ctx context.Context, n uint64) (layer metadata.Lay
 // publishStaged is the part of promote that changes something. The caller holds the lock
 // of the snapshot's key.
 func (s *Snapshotter) publishStaged(ctx context.Context, n uint64, content layerstore.Content, blob digest.Digest) (layer metadata.Layer, err error) {
+	defer step.Enter(ctx, step.Publish)()
 	defer s.store.Begin(n)()
 	if err := s.store.Publish(n, content); err != nil {
 		return layer, err

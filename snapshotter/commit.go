@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/moby/sys/userns"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -343,6 +344,7 @@ func (s *Snapshotter) record(ctx context.Context, first *metadata.Barrier, reque
 
 // publish moves the directory to the layers and records it there.
 func (s *Snapshotter) publish(ctx context.Context, request metadata.Commit, active metadata.Snapshot, content layerstore.Content) error {
+	defer step.Enter(ctx, step.Publish)()
 	n := active.Number
 	defer s.store.Begin(n)()
 	if err := s.unstage(ctx, active); err != nil {

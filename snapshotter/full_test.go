@@ -90,16 +90,16 @@ func checkRoot(t *testing.T, s *Snapshotter, root string) {
 
 // round is one image and one container, step by step. A step that fails has an error of
 // one of the classes that may be; what is left is removed.
-type step struct {
+type part struct {
 	name string
 	do   func() error
 }
 
-func (d *disk) steps() []step {
+func (d *disk) steps() []part {
 	d.round++
 	id := func(what string) string { return fmt.Sprintf("default/%d/%s", d.round, what) }
 	var m []mount.Mount
-	return []step{
+	return []part{
 		{"prepare", func() (err error) { m, err = d.s.Prepare(ctx, id("extract-1"), "base"); return err }},
 		{"apply", func() error { return applyTo(ctx, d.s, m, d.desc, d.l) }},
 		{"commit", func() error { return d.s.Commit(ctx, id("image"), id("extract-1")) }},
@@ -153,12 +153,12 @@ func applyTo(ctx context.Context, s *Snapshotter, m []mount.Mount, desc ocispec.
 // run does a round, with something before one of its steps, and says which step failed
 // first, and how.
 func (d *disk) run(before string, do func()) (failed string, err error) {
-	for _, step := range d.steps() {
-		if step.name == before {
+	for _, part := range d.steps() {
+		if part.name == before {
 			do()
 		}
-		if err := step.do(); err != nil {
-			return step.name, err
+		if err := part.do(); err != nil {
+			return part.name, err
 		}
 	}
 	return "", nil

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -149,6 +150,7 @@ func (s *Snapshotter) discard(ctx context.Context, n uint64, cause error) error 
 }
 
 func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, n uint64, base base) error {
+	defer step.Enter(ctx, step.Directories)()
 	attrs := layerstore.DefaultAttrs()
 	if len(base.chain) > 0 {
 		var err error
@@ -169,5 +171,6 @@ func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, 
 		// Nobody goes on with an extraction after a power cut.
 		return err
 	}
+	defer step.Enter(ctx, step.Sync)()
 	return s.store.SyncSnapshots()
 }

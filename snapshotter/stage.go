@@ -18,6 +18,7 @@ import (
 
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -120,6 +121,7 @@ func (st *Stage) lock(ctx context.Context) error {
 	if !st.shares() {
 		return nil
 	}
+	defer step.Enter(ctx, step.WaitBlob)()
 	blob, err := st.s.flights.blobs.lock(ctx, st.blob.Digest.String())
 	if err != nil {
 		upper()
