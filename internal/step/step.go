@@ -28,6 +28,7 @@ const (
 	Transaction = "transaction"
 	Trash       = "move to the trash"
 	Delete      = "delete"
+	Stores      = "look into additional stores"
 	Look        = "look for directories"
 	Chown       = "change owners"
 )
