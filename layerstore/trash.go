@@ -30,6 +30,8 @@ type deleting struct {
 	mu    sync.Mutex
 	items map[string]chan struct{} // closed when done with it
 	wake  chan struct{}
+	// pending is how many items there are, about: a metric.
+	pending atomic.Int64
 	// stuck is what there was no room for in the trash, by where it still is.
 	stuck map[stuckItem]struct{}
 }
@@ -73,6 +75,7 @@ func (s *Store) moveToTrash(from *os.File, item, as string) error {
 		}
 		if err == nil {
 			failpoint.Pass(failpoint.TrashMoved)
+			s.deleting.pending.Add(1)
 			s.wakeDeletion()
 		}
 		if isFull(err) && s.moveLater(from, item, as) {
@@ -134,6 +137,7 @@ func (s *Store) emptyTrash(ctx context.Context, run func(context.Context, func()
 	for {
 		items, err := listDir(s.trash)
 		if err == nil {
+			s.deleting.pending.Store(int64(len(items)))
 			err = s.deleteItems(ctx, items, run)
 		}
 		if err != nil {
@@ -190,8 +194,16 @@ func (s *Store) deleteItem(ctx context.Context, item string) error {
 	if err := failpoint.Hit(failpoint.TrashDelete); err != nil {
 		return err
 	}
-	return s.remover().tree(ctx, s.trash, item, item, 0)
+	err := s.remover().tree(ctx, s.trash, item, item, 0)
+	if err == nil {
+		s.deleting.pending.Add(-1)
+	}
+	return err
 }
+
+// TrashPending returns how many removed directories are not deleted yet. It is a figure
+// for a metric: it can be off while directories are moved and deleted.
+func (s *Store) TrashPending() int64 { return max(s.deleting.pending.Load(), 0) }
 
 // listDir returns the names in a directory that is open for good: through a
 // descriptor of its own, whose position nobody else moves.

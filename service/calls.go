@@ -213,10 +213,3 @@ func (cs *calls) wait(timeout time.Duration) error {
 	defer cs.mu.Unlock()
 	return fmt.Errorf("%d calls still hang, the oldest is %s; the next start puts the root in order: %w", len(cs.left), cs.oldest(), errdefs.ErrUnavailable)
 }
-
-// nobody is an observer that does not look.
-type nobody struct{}
-
-func (nobody) ended(string, error, time.Duration) {}
-func (nobody) isSlow(string)                      {}
-func (nobody) slowEnded(string)                   {}

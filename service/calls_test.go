@@ -21,6 +21,13 @@ import (
 
 const prepareMethod = "/containerd.services.snapshots.v1.Snapshots/Prepare"
 
+// nobody is an observer that does not look.
+type nobody struct{}
+
+func (nobody) ended(string, error, time.Duration) {}
+func (nobody) isSlow(string)                      {}
+func (nobody) slowEnded(string)                   {}
+
 // hanging is a handler that pays no attention to its context.
 func hanging(free <-chan struct{}) grpc.UnaryHandler {
 	return func(ctx context.Context, _ any) (any, error) {

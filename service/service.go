@@ -38,6 +38,7 @@ type Service struct {
 	server       *grpc.Server
 	health       *health.Server
 	calls        *calls
+	metrics      *metricsServer // nil: none
 	drainTimeout time.Duration
 	close        func() error
 }
@@ -69,12 +70,21 @@ func New(ctx context.Context, cfg config.Config) (*Service, error) {
 	if err != nil {
 		return nil, errors.Join(err, containerd.Close(), sn.Close(), ln.Close(), ln.release())
 	}
-	return assemble(sn, containerd, differ, ln), nil
+	counted := newMetrics()
+	s := assemble(sn, containerd, differ, ln, counted)
+	if s.metrics, err = serveMetrics(ctx, cfg.Metrics.Address, cfg.Group, counted); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // assemble registers the APIs of sn and of the differ on a server for ln.
-func assemble(sn snapshots.Snapshotter, containerd *diff.Client, differ *diff.Differ, ln *listener) *Service {
-	watched := newCalls(callLimits{maxLeft: maxLeft, leaveAfter: leaveAfter, slowAfter: slowAfter}, nobody{})
+func assemble(sn snapshots.Snapshotter, containerd *diff.Client, differ *diff.Differ, ln *listener, counted *metrics) *Service {
+	watched := newCalls(callLimits{maxLeft: maxLeft, leaveAfter: leaveAfter, slowAfter: slowAfter}, counted)
+	counted.register(leftCollector(watched))
+	if layers := newLayerCollector(sn); layers != nil {
+		counted.register(layers)
+	}
 	s := &Service{
 		calls:       watched,
 		snapshotter: sn,
@@ -159,7 +169,7 @@ func (s *Service) Close() error { return s.close() }
 // hangs the snapshotter stays open: closing it would hang, too.
 func (s *Service) shutdown() error {
 	s.server.Stop()
-	err := errors.Join(s.listener.Close(), s.containerd.Close())
+	err := errors.Join(s.metrics.Close(), s.listener.Close(), s.containerd.Close())
 	if hangs := s.calls.wait(s.drainTimeout); hangs != nil {
 		return errors.Join(err, hangs, s.listener.release())
 	}

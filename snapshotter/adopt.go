@@ -114,6 +114,7 @@ func (st *Stage) Adopt(ctx context.Context) (archive.Result, bool, error) {
 		return archive.Result{}, false, err
 	}
 	st.sealed = true
+	s.counts.adopted.Add(1)
 	log.G(ctx).WithField("diffID", layer.DiffID).WithField("layer", layer.Number).Debug("a layer that is here already is not extracted again")
 	return result, true, nil
 }

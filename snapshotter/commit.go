@@ -320,6 +320,7 @@ func (s *Snapshotter) finishAdopted(ctx context.Context, request metadata.Commit
 	if err != nil {
 		return false, err
 	}
+	s.counts.adopted.Add(1)
 	active.Layer = layer.Number
 	return true, s.finishStaged(ctx, request, active)
 }

@@ -35,6 +35,7 @@ type Snapshotter struct {
 	flights  flights
 	stores   *extstore.Set
 	unpacker Unpacker
+	counts   counts
 	close    func() error
 }
 

@@ -201,6 +201,8 @@ func (st *Stage) Seal(ctx context.Context, desc ocispec.Descriptor, result archi
 		return err
 	}
 	st.sealed, st.landed = true, !sealed.Private
+	s.counts.extracted.Add(1)
+	s.counts.extractedBytes.Add(result.Size)
 	return nil
 }
 
