@@ -104,6 +104,10 @@ bench-metadata: ## operations on 100 to 100,000 snapshots, as root; BENCH=FLAGS 
 failpoints: ## a crash and an error at every step that is marked for it, as root
 	$(call step,failpoints,go vet -tags failpoint ./internal/failpoint ./layerstore ./snapshotter && go test -tags failpoint -timeout 15m -count 1 -run 'Crash|ErrorAt|BeforeItIs|UnderWay|Environment|Settings|Block|Points|Nth' ./internal/failpoint ./snapshotter)
 
+.PHONY: faults
+faults: ## every write of a round fails with every error, as root
+	$(call step,faults,STRATA_TEST_EVERY_FAULT=1 go test -timeout 15m -count 1 -v -run 'TestEveryWriteFails' ./snapshotter)
+
 .PHONY: crash
 crash: ## CUTS power cuts and KILLS of the daemon on each of ext4 and xfs, as root; SEED=N repeats
 	$(call step,crash can fail,go run ./crash -fs ext4 -cuts 1 -when commit -seed $(SEED) -prove)

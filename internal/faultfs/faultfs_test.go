@@ -38,3 +38,34 @@ func TestRules(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Reads and writes of files that are open come by the rules.
+func TestReadsAndWrites(t *testing.T) {
+	f := faultfs.New(t, t.TempDir())
+	path := filepath.Join(f.Dir(), "f")
+	if err := os.WriteFile(path, []byte("f"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range []string{faultfs.Read, faultfs.Write, faultfs.Fsync} {
+		f.Set(faultfs.Rule{})
+		file, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Set(faultfs.Rule{Ops: []string{op}, First: 1, Errno: syscall.EIO})
+		switch op {
+		case faultfs.Read:
+			_, err = file.Read(make([]byte, 1))
+		case faultfs.Write:
+			_, err = file.Write([]byte("g"))
+		default:
+			err = file.Sync()
+		}
+		if !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s: %v", op, err)
+		}
+		if err := file.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -40,6 +40,8 @@ func serve(dirs string) error {
 	rules := newRules()
 	server, err := fuse.NewServer(&faulty{fs.NewNodeFS(root, &fs.Options{}), rules}, at, &fuse.MountOptions{
 		DirectMountStrict: true, AllowOther: true, Name: "faultfs", FsName: "faultfs", Options: []string{"default_permissions"},
+		// Reads and writes have to come by here.
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 	})
 	if err != nil {
 		return err
