@@ -100,6 +100,10 @@ bench-sharing: ## pulls of images with common layers, as root; CORPUS=DIR, BENCH
 bench-metadata: ## operations on 100 to 100,000 snapshots, as root; BENCH=FLAGS (-quick)
 	$(call step,bench-metadata,go run ./bench -metadata -n 3 $(BENCH))
 
+.PHONY: bench-calm
+bench-calm: ## Prepare and Mounts while 1,000 snapshots are removed, as root; BENCH=FLAGS (-quick)
+	$(call step,bench-calm,go run ./bench -calm -n 3 $(BENCH))
+
 .PHONY: failpoints
 failpoints: ## a crash and an error at every step that is marked for it, as root
 	$(call step,failpoints,go vet -tags failpoint ./internal/failpoint ./layerstore ./snapshotter && go test -tags failpoint -timeout 15m -count 1 -run 'Crash|ErrorAt|BeforeItIs|UnderWay|Environment|Settings|Block|Points|Nth' ./internal/failpoint ./snapshotter)
