@@ -25,7 +25,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 			if fstype == "ext4" {
 				args = []string{"-q", "-m", "0"}
 			}
-			dir := testutil.LoopFS(t, fstype, size, args...)
+			dir := testutil.LoopFSInMemory(t, fstype, size, args...)
 			s, err := Open(filepath.Join(dir, "metadata.db"))
 			if err != nil {
 				t.Fatal(err)

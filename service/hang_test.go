@@ -148,7 +148,7 @@ func (h *hung) fill() {
 // that only read work, and when it goes on everything is in order.
 func TestRootHangs(t *testing.T) {
 	testutil.RequireRoot(t)
-	dir := testutil.LoopFS(t, "ext4", 64, "-q")
+	dir := testutil.LoopFSInMemory(t, "ext4", 64, "-q")
 	h := serveHung(t, filepath.Join(dir, "root"))
 	h.fill()
 	thaw := freeze(t, dir)

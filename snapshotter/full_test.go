@@ -46,7 +46,7 @@ func newDisk(t *testing.T, fstype string, mkfs ...string) *disk {
 	t.Helper()
 	testutil.RequireRoot(t)
 	small := smallDisks[fstype]
-	dir := testutil.LoopFS(t, fstype, small.sizeMB, append(small.args, mkfs...)...)
+	dir := testutil.LoopFSInMemory(t, fstype, small.sizeMB, append(small.args, mkfs...)...)
 	d := &disk{t: t, l: layers{}, ballast: testutil.NewBallast(t, dir)}
 	d.base = d.l.add(t, tar.Header{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o700, Uid: 7, Gid: 7})
 	d.desc = d.l.add(t, manyFiles(40)...)
@@ -213,7 +213,7 @@ func (d *disk) isInOrder(when string) {
 
 // Inodes run out as well as bytes.
 func TestInodesRunOutAtEveryStage(t *testing.T) {
-	d := newDisk(t, "ext4", "-N", "600")
+	d := newDisk(t, "ext4", "-N", "200")
 	for _, stage := range []string{"prepare", "apply", "commit", "container", "commit container", "view"} {
 		for _, free := range []uint64{0, 1, 2, 3, 4, 8, 30, 45} {
 			failed, err := d.run(stage, func() { d.ballast.LeaveInodes(free) })
