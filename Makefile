@@ -100,9 +100,17 @@ bench-sharing: ## pulls of images with common layers, as root; CORPUS=DIR, BENCH
 bench-metadata: ## operations on 100 to 100,000 snapshots, as root; BENCH=FLAGS (-quick)
 	$(call step,bench-metadata,go run ./bench -metadata -n 3 $(BENCH))
 
+.PHONY: bench-calm
+bench-calm: ## Prepare and Mounts while 1,000 snapshots are removed, as root; BENCH=FLAGS (-quick)
+	$(call step,bench-calm,go run ./bench -calm -n 3 $(BENCH))
+
 .PHONY: failpoints
 failpoints: ## a crash and an error at every step that is marked for it, as root
 	$(call step,failpoints,go vet -tags failpoint ./internal/failpoint ./layerstore ./snapshotter ./fsck && go test -tags failpoint -timeout 15m -count 1 -run 'Crash|ErrorAt|BeforeItIs|UnderWay|Environment|Settings|Block|Points|Nth' ./internal/failpoint ./snapshotter ./fsck)
+
+.PHONY: faults
+faults: ## every write of a round fails with every error, as root
+	$(call step,faults,STRATA_TEST_EVERY_FAULT=1 go test -timeout 15m -count 1 -v -run 'TestEveryWriteFails' ./snapshotter)
 
 .PHONY: crash
 crash: ## CUTS power cuts and KILLS of the daemon on each of ext4 and xfs, as root; SEED=N repeats

@@ -10,8 +10,9 @@
 //	go run ./bench -corpus DIR -floor
 //	make bench-sharing              pulls of images with common layers
 //	make bench-metadata             operations on up to 100,000 snapshots
+//	make bench-calm                 calls while much is removed
 //
-// The last two are -sharing and -metadata, which can be given together; with -quick
+// The last three are -sharing, -metadata and -calm, which can be given together; with -quick
 // they take a minute. docs/benchmarks.md describes them; the rest of this is about
 // unpacking.
 //

@@ -34,6 +34,7 @@ type options struct {
 
 	sharing    bool
 	metadata   bool
+	calm       bool
 	quick      bool
 	durability string
 }
@@ -75,8 +76,9 @@ func parse(args []string) (options, error) {
 	set.BoolVar(&o.keep, "keep-logs", false, "print the daemons' logs at the end")
 	set.BoolVar(&o.sharing, "sharing", false, "measure what images with common layers cost, instead of unpacking")
 	set.BoolVar(&o.metadata, "metadata", false, "measure operations on snapshots, instead of unpacking")
-	set.BoolVar(&o.quick, "quick", false, "with -sharing and -metadata: small, to try the program in a minute")
-	set.StringVar(&o.durability, "durability", "commit", "with -sharing and -metadata: Strata's, commit or none")
+	set.BoolVar(&o.calm, "calm", false, "measure calls while much is removed, instead of unpacking")
+	set.BoolVar(&o.quick, "quick", false, "with -sharing, -metadata and -calm: small, to try the program in a minute")
+	set.StringVar(&o.durability, "durability", "commit", "with -sharing, -metadata and -calm: Strata's, commit or none")
 	if err := set.Parse(args); err != nil {
 		return o, err
 	}
@@ -100,7 +102,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if err := log.SetLevel("fatal"); err != nil {
 		return err
 	}
-	if o.sharing || o.metadata {
+	if o.sharing || o.metadata || o.calm {
 		return inWorkDir(o, func(o options, dir string) error { return measureShared(ctx, o, dir, out) })
 	}
 	corpus, err := openCorpus(o.corpus)
@@ -157,7 +159,12 @@ func measureShared(ctx context.Context, o options, dir string, out io.Writer) (e
 		}
 	}
 	if o.metadata {
-		return measureOperations(ctx, o, dir, report)
+		if err := measureOperations(ctx, o, dir, report); err != nil {
+			return err
+		}
+	}
+	if o.calm {
+		return measureCalm(ctx, o, dir, report)
 	}
 	return nil
 }

@@ -86,6 +86,8 @@ type Config struct {
 	Snapshotter Snapshotter `toml:"snapshotter" comment:"Options of the snapshotter."`
 	// Limits holds what a layer may take.
 	Limits Limits `toml:"limits" comment:"What one layer may take. One that asks for more is refused."`
+	// Metrics says where metrics are served.
+	Metrics Metrics `toml:"metrics" comment:"Metrics for Prometheus, at /v1/metrics."`
 }
 
 // Snapshotter is the table [snapshotter]: how snapshots are kept and mounted.

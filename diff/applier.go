@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-snapshotter/strata/archive"
+	"github.com/strata-snapshotter/strata/internal/step"
 )
 
 // Apply extracts the layer of desc into what mounts show and returns the
@@ -55,11 +56,14 @@ func (d *Differ) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mo
 
 // apply opens the layer and hands it to its target.
 func (d *Differ) apply(ctx context.Context, desc ocispec.Descriptor, p packing, mounts []mount.Mount, cfg diff.ApplyConfig) (_ archive.Result, err error) {
+	found := step.Enter(ctx, step.ReadBlob)
 	l, err := d.openLayer(ctx, desc, p, cfg.Progress)
+	found()
 	if err != nil {
 		return archive.Result{}, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
+	defer step.Enter(ctx, step.Extract)()
 	result, err := d.extract(ctx, l, mounts, cfg.SyncFs)
 	if err == nil && cfg.Progress != nil {
 		cfg.Progress(desc.Size)

@@ -99,6 +99,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.busy.numbers = map[uint64]int{}
 	s.deleting.items = map[string]chan struct{}{}
 	s.deleting.wake = make(chan struct{}, 1)
+	s.deleting.stuck = map[stuckItem]struct{}{}
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop, s.stopped = stop, make(chan struct{})
 	go s.deleteInBackground(ctx)

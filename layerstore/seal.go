@@ -8,6 +8,8 @@ import (
 	"errors"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/strata-snapshotter/strata/internal/step"
 )
 
 // Content is what a walk over a snapshot's directory found.
@@ -36,6 +38,7 @@ func (s *Store) Seal(ctx context.Context, n uint64) (c Content, err error) {
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	var files fileList
+	defer step.Enter(ctx, step.Sync)()
 	c, err = measure(ctx, dir, files.add)
 	if err != nil {
 		return c, err

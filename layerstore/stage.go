@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/strata-snapshotter/strata/internal/durable"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,29 +40,6 @@ func (s *Store) NumberOfUpper(path string) (uint64, bool) {
 	return parseName(rest)
 }
 
-// ResetSnapshot gives active snapshot n empty directories, whatever is in them,
-// and takes its seal and its index away.
-func (s *Store) ResetSnapshot(n uint64, attrs RootAttrs) (err error) {
-	defer func() { err = s.rootError(err) }()
-	dir, err := openDir(int(s.snapshots.Fd()), name(n))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	if err := errors.Join(unlinkIfThere(dir, sealFile), unlinkIfThere(dir, indexFile)); err != nil {
-		return err
-	}
-	for _, sub := range []string{fsName, workName} {
-		if err := failpoint.Hit(failpoint.SnapshotReset); err != nil {
-			return err
-		}
-		if err := s.moveToTrash(dir, sub, name(n)+"."+sub); err != nil {
-			return err
-		}
-	}
-	return s.fillDirectory(dir, attrs)
-}
-
 func unlinkIfThere(dir *os.File, file string) error {
 	err := unix.Unlinkat(int(dir.Fd()), file, 0)
 	if errors.Is(err, unix.ENOENT) {
@@ -73,6 +51,7 @@ func unlinkIfThere(dir *os.File, file string) error {
 // SyncSnapshot makes what is in active snapshot n, which has that many inodes, and
 // its index survive a power cut.
 func (s *Store) SyncSnapshot(ctx context.Context, n uint64, inodes int64) error {
+	defer step.Enter(ctx, step.Sync)()
 	return s.sync(func() (err error) {
 		defer func() { err = s.rootError(err) }()
 		dir, err := s.OpenUpper(n)

@@ -30,6 +30,10 @@ type deleting struct {
 	mu    sync.Mutex
 	items map[string]chan struct{} // closed when done with it
 	wake  chan struct{}
+	// pending is how many items there are, about: a metric.
+	pending atomic.Int64
+	// stuck is what there was no room for in the trash, by where it still is.
+	stuck map[stuckItem]struct{}
 }
 
 // TrashSnapshot moves the directory of active snapshot n to the trash. One that
@@ -71,7 +75,11 @@ func (s *Store) moveToTrash(from *os.File, item, as string) error {
 		}
 		if err == nil {
 			failpoint.Pass(failpoint.TrashMoved)
+			s.deleting.pending.Add(1)
 			s.wakeDeletion()
+		}
+		if isFull(err) && s.moveLater(from, item, as) {
+			return nil
 		}
 		return err
 	}
@@ -123,12 +131,27 @@ func (s *Store) EmptyTrashNow(ctx context.Context) error {
 	return s.emptyTrash(ctx, func(_ context.Context, fn func()) { fn() })
 }
 
-// emptyTrash deletes within what run makes of each worker.
+// emptyTrash deletes within what run makes of each worker, also what there was no room
+// for before.
 func (s *Store) emptyTrash(ctx context.Context, run func(context.Context, func())) error {
-	items, err := listDir(s.trash)
-	if err != nil {
-		return s.rootError(err)
+	for {
+		items, err := listDir(s.trash)
+		if err == nil {
+			s.deleting.pending.Store(int64(len(items)))
+			err = s.deleteItems(ctx, items, run)
+		}
+		if err != nil {
+			return s.rootError(err)
+		}
+		moved, left := s.moveStuck()
+		if moved > 0 || left > 0 && len(items) > 0 {
+			continue
+		}
+		return s.rootError(s.stillStuck(left))
 	}
+}
+
+func (s *Store) deleteItems(ctx context.Context, items []string, run func(context.Context, func())) error {
 	errs := make([]error, len(items)) // one item must not keep another
 	var next atomic.Int64
 	var workers sync.WaitGroup
@@ -142,7 +165,7 @@ func (s *Store) emptyTrash(ctx context.Context, run func(context.Context, func()
 		})
 	}
 	workers.Wait()
-	return s.rootError(errors.Join(errs...))
+	return errors.Join(errs...)
 }
 
 // deleteItem deletes an item of the trash, or waits for who does.
@@ -171,8 +194,16 @@ func (s *Store) deleteItem(ctx context.Context, item string) error {
 	if err := failpoint.Hit(failpoint.TrashDelete); err != nil {
 		return err
 	}
-	return s.remover().tree(ctx, s.trash, item, item, 0)
+	err := s.remover().tree(ctx, s.trash, item, item, 0)
+	if err == nil {
+		s.deleting.pending.Add(-1)
+	}
+	return err
 }
+
+// TrashPending returns how many removed directories are not deleted yet. It is a figure
+// for a metric: it can be off while directories are moved and deleted.
+func (s *Store) TrashPending() int64 { return max(s.deleting.pending.Load(), 0) }
 
 // listDir returns the names in a directory that is open for good: through a
 // descriptor of its own, whose position nobody else moves.

@@ -10,6 +10,8 @@ import (
 	"path"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/strata-snapshotter/strata/internal/step"
 )
 
 // blockSize is the unit of st_blocks, see stat(2).
@@ -25,6 +27,7 @@ type inode struct{ dev, ino uint64 }
 // file. It holds one directory open at a time, however deep the tree is, and
 // follows nothing. What disappears under its eyes is not counted.
 func measure(ctx context.Context, root *os.File, file func(rel string)) (Content, error) {
+	defer step.Enter(ctx, step.Walk)()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
 		return Content{}, err

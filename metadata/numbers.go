@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/strata-snapshotter/strata/internal/step"
 )
 
 // reserveBlock is how many numbers one transaction reserves. A crash loses at
@@ -31,6 +33,7 @@ type numbers struct {
 // Reserve hands out a number that was never handed out before, by this process
 // or an earlier one, and never will be again, whatever becomes of it.
 func (s *Store) Reserve(ctx context.Context) (uint64, error) {
+	defer step.Enter(ctx, step.Transaction)()
 	n, left, limit, err := s.takeNumber(ctx)
 	if err != nil || left != reserveAhead {
 		return n, err

@@ -121,6 +121,11 @@ func Open(path string, opts ...Option) (*Store, error) {
 	if err == nil {
 		err = s.loadNumbers()
 	}
+	if err == nil {
+		used, sizeErr := s.used()
+		s.writers.room.ensure(path, used)
+		err = sizeErr
+	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -216,6 +221,15 @@ func (s *Store) Size() (int64, error) {
 		return 0, err
 	}
 	return st.Size(), nil
+}
+
+// used is how many bytes of the file have something in them.
+func (s *Store) used() (n int64, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		n = tx.Size()
+		return nil
+	})
+	return n, err
 }
 
 func closedError(path string) error {

@@ -5,16 +5,15 @@ package metadata
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/strata-snapshotter/strata/internal/step"
 )
 
 // maxGroup bounds how many calls share a transaction, so that one that fails
@@ -41,6 +40,8 @@ type writers struct {
 	log     *recordLog
 	payload []byte // of the leader's transaction, for the log
 	broken  error  // bbolt panicked: its locks may be held for good
+	room    room // the leader's
+	doubt   bool // the leader's, see ErrInDoubt
 	mu      sync.Mutex
 	queue   []*write
 	leading bool
@@ -74,6 +75,7 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 }
 
 func (s *Store) update(ctx context.Context, w *write) error {
+	defer step.Enter(ctx, step.Transaction)()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -237,31 +239,8 @@ func (ws *writers) try(path string, group []*write) (again []*write, spoiler *wr
 		_ = ws.guard(path, tx.Rollback) // nothing was written; only "already closed" can fail
 		return nil, nil
 	}
-	answer(waiting, ws.commitTx(path, tx))
+	answer(waiting, ws.end(path, tx))
 	return nil, nil
-}
-
-func (ws *writers) begin(path string) (*bolt.Tx, error) {
-	if err := ws.isBroken(); err != nil {
-		return nil, err
-	}
-	ws.payload = ws.payload[:0]
-	tx, err := ws.db.Begin(true)
-	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
-		err = closedError(path)
-	}
-	return tx, err
-}
-
-// commitTx writes the transaction to the log, and then commits it: what is durable in
-// metadata.db is in the log, too.
-func (ws *writers) commitTx(path string, tx *bolt.Tx) error {
-	ws.log.append(uint64(tx.ID()), ws.payload)
-	err := ws.guard(path, tx.Commit)
-	if err != nil {
-		ws.log.void()
-	}
-	return writeError(path, err)
 }
 
 // guard turns a panic of bbolt, which is about pages that make no sense, into
@@ -302,16 +281,4 @@ func finish(group []*write, err error) {
 		w.err = err
 		close(w.done)
 	}
-}
-
-// writeError gives a failed commit its class: a full disk is the caller's to
-// know about, and passes.
-func writeError(path string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("no space to write %s: %w (%w)", path, err, errdefs.ErrResourceExhausted)
-	}
-	return fmt.Errorf("write %s: %w", path, err)
 }

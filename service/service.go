@@ -37,6 +37,8 @@ type Service struct {
 	listener     *listener
 	server       *grpc.Server
 	health       *health.Server
+	calls        *calls
+	metrics      *metricsServer // nil: none
 	drainTimeout time.Duration
 	close        func() error
 }
@@ -68,20 +70,31 @@ func New(ctx context.Context, cfg config.Config) (*Service, error) {
 	if err != nil {
 		return nil, errors.Join(err, containerd.Close(), sn.Close(), ln.Close(), ln.release())
 	}
-	return assemble(sn, containerd, differ, ln), nil
+	counted := newMetrics()
+	s := assemble(sn, containerd, differ, ln, counted)
+	if s.metrics, err = serveMetrics(ctx, cfg.Metrics.Address, cfg.Group, counted); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // assemble registers the APIs of sn and of the differ on a server for ln.
-func assemble(sn snapshots.Snapshotter, containerd *diff.Client, differ *diff.Differ, ln *listener) *Service {
+func assemble(sn snapshots.Snapshotter, containerd *diff.Client, differ *diff.Differ, ln *listener, counted *metrics) *Service {
+	watched := newCalls(callLimits{maxLeft: maxLeft, leaveAfter: leaveAfter, slowAfter: slowAfter}, counted)
+	counted.register(leftCollector(watched))
+	if layers := newLayerCollector(sn); layers != nil {
+		counted.register(layers)
+	}
 	s := &Service{
+		calls:       watched,
 		snapshotter: sn,
 		containerd:  containerd,
 		listener:    ln,
 		server: grpc.NewServer(
 			grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 			grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
-			grpc.UnaryInterceptor(classifyUnary),
-			grpc.StreamInterceptor(classifyStream),
+			grpc.ChainUnaryInterceptor(classifyUnary, watched.unary),
+			grpc.ChainStreamInterceptor(classifyStream, watched.stream),
 			// The snapshotter is closed after Stop: a handler that is still
 			// running would find its database gone.
 			grpc.WaitForHandlers(true),
@@ -152,10 +165,15 @@ func (s *Service) drain(ctx context.Context) {
 func (s *Service) Close() error { return s.close() }
 
 // shutdown closes in the order in which the parts use each other; the lock of
-// the address goes last, so that a successor finds a root nobody holds.
+// the address goes last, so that a successor finds a root nobody holds. While a call
+// hangs the snapshotter stays open: closing it would hang, too.
 func (s *Service) shutdown() error {
 	s.server.Stop()
-	return errors.Join(s.listener.Close(), s.containerd.Close(), s.snapshotter.Close(), s.listener.release())
+	err := errors.Join(s.metrics.Close(), s.listener.Close(), s.containerd.Close())
+	if hangs := s.calls.wait(s.drainTimeout); hangs != nil {
+		return errors.Join(err, hangs, s.listener.release())
+	}
+	return errors.Join(err, s.snapshotter.Close(), s.listener.release())
 }
 
 // notify tells the service manager, if there is one. A failure is only

@@ -14,6 +14,7 @@ import (
 
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -113,6 +114,7 @@ func (st *Stage) Adopt(ctx context.Context) (archive.Result, bool, error) {
 		return archive.Result{}, false, err
 	}
 	st.sealed = true
+	s.counts.adopted.Add(1)
 	log.G(ctx).WithField("diffID", layer.DiffID).WithField("layer", layer.Number).Debug("a layer that is here already is not extracted again")
 	return result, true, nil
 }
@@ -214,6 +216,7 @@ func (s *Snapshotter) promote(ctx context.Context, n uint64) (layer metadata.Lay
 // publishStaged is the part of promote that changes something. The caller holds the lock
 // of the snapshot's key.
 func (s *Snapshotter) publishStaged(ctx context.Context, n uint64, content layerstore.Content, blob digest.Digest) (layer metadata.Layer, err error) {
+	defer step.Enter(ctx, step.Publish)()
 	defer s.store.Begin(n)()
 	if err := s.store.Publish(n, content); err != nil {
 		return layer, err
@@ -229,6 +232,9 @@ func (s *Snapshotter) publishStaged(ctx context.Context, n uint64, content layer
 		// It has no holder any more: the next who has the blob finds the layer by this.
 		return tx.BindBlob(blob, layer.DiffID)
 	})
+	if inDoubt(err) {
+		return layer, err
+	}
 	if err != nil {
 		undone := s.store.Unpublish(n)
 		if undone == nil && errdefs.IsAlreadyExists(err) {

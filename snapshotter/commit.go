@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/moby/sys/userns"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -319,6 +320,7 @@ func (s *Snapshotter) finishAdopted(ctx context.Context, request metadata.Commit
 	if err != nil {
 		return false, err
 	}
+	s.counts.adopted.Add(1)
 	active.Layer = layer.Number
 	return true, s.finishStaged(ctx, request, active)
 }
@@ -343,6 +345,7 @@ func (s *Snapshotter) record(ctx context.Context, first *metadata.Barrier, reque
 
 // publish moves the directory to the layers and records it there.
 func (s *Snapshotter) publish(ctx context.Context, request metadata.Commit, active metadata.Snapshot, content layerstore.Content) error {
+	defer step.Enter(ctx, step.Publish)()
 	n := active.Number
 	defer s.store.Begin(n)()
 	if err := s.unstage(ctx, active); err != nil {
@@ -352,7 +355,9 @@ func (s *Snapshotter) publish(ctx context.Context, request metadata.Commit, acti
 		return fmt.Errorf("commit %q: %w", request.Key, err)
 	}
 	request.Layer = layerRecord(n, content)
-	if err := s.record(ctx, s.placed, &request); err != nil {
+	if err := s.record(ctx, s.placed, &request); inDoubt(err) {
+		return err
+	} else if err != nil {
 		return errors.Join(err, s.store.Unpublish(n))
 	}
 	if request.Layer.Number != n {

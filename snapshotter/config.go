@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/extstore"
+	"github.com/strata-snapshotter/strata/overlayutil"
 )
 
 // Durability says what a Commit that was answered survives.
@@ -88,6 +89,10 @@ type Config struct {
 	// ',' or '\', which have a meaning in mount options. Empty: a directory of
 	// this user's own under /run, $XDG_RUNTIME_DIR or the temporary directory.
 	AliasDir string
+
+	// facts are of the root where that is on a file system that no overlay can have its
+	// upper directory on. Only tests have such roots.
+	facts *overlayutil.Facts
 }
 
 func (c *Config) validate() error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/strata-snapshotter/strata/extstore"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -46,6 +47,7 @@ func (s *Snapshotter) find(ctx context.Context, ns string, diffID digest.Digest)
 	if !errdefs.IsNotFound(err) {
 		return found{layer: layer, end: func() {}}, err
 	}
+	defer step.Enter(ctx, step.Stores)()
 	ext, extErr := s.stores.Lookup(ctx, diffID)
 	if extErr != nil {
 		return found{end: func() {}}, errors.Join(err, extErr)
@@ -55,6 +57,7 @@ func (s *Snapshotter) find(ctx context.Context, ns string, diffID digest.Digest)
 
 // diffIDInStores asks the additional stores which layer a blob is.
 func (s *Snapshotter) diffIDInStores(ctx context.Context, blob digest.Digest) (digest.Digest, error) {
+	defer step.Enter(ctx, step.Stores)()
 	ext, err := s.stores.LookupBlob(ctx, blob)
 	if err != nil {
 		return "", err
@@ -121,7 +124,7 @@ func (s *Snapshotter) use(ctx context.Context, f found, fn func(*metadata.Tx, me
 		return fn(tx, used)
 	})
 	failpoint.Pass(failpoint.UseRecorded)
-	if f.external && (err != nil || used.Number != f.layer.Number) {
+	if f.external && !inDoubt(err) && (err != nil || used.Number != f.layer.Number) {
 		s.trashLayers(ctx, []uint64{f.layer.Number})
 	}
 	return err

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/overlayutil"
 )
@@ -64,6 +65,7 @@ func (s *Snapshotter) makeMapped(ctx context.Context, info snapshots.Info, n uin
 // chownAll mounts the snapshot and changes the owner of all there is, which
 // copies it up. It takes time and space in proportion to the image.
 func (s *Snapshotter) chownAll(ctx context.Context, info snapshots.Info, n uint64, base base, ids overlayutil.IDMap) error {
+	defer step.Enter(ctx, step.Chown)()
 	log.G(ctx).WithField("key", info.Name).Warn("idmapped mounts can't be used here: changing the owner of every file, which takes time and space")
 	plan, err := s.plan(info, n, base.chain)
 	if err != nil {

@@ -5,6 +5,8 @@ package snapshotter
 import (
 	"context"
 	"sync"
+
+	"github.com/strata-snapshotter/strata/internal/step"
 )
 
 // keyLocks keeps calls that move the directory of one snapshot apart. They are
@@ -33,6 +35,7 @@ func (l *keyLocks) lock(ctx context.Context, key string) (unlock func(), err err
 	}
 	k.users++
 	l.mu.Unlock()
+	defer step.Enter(ctx, step.Wait)()
 	select {
 	case <-k.free:
 		return func() { k.free <- struct{}{}; l.leave(key, k) }, nil

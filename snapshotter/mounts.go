@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/metadata"
 	"github.com/strata-snapshotter/strata/overlayutil"
 )
@@ -43,6 +44,7 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 	if snapshot.Layer != 0 {
 		return s.stagedMounts(key, metadata.Layer{Number: snapshot.Layer})
 	}
+	defer step.Enter(ctx, step.Look)()
 	if err := s.checkDirectories(snapshot, chain); err != nil {
 		return nil, fmt.Errorf("snapshot %q: %w", key, err)
 	}

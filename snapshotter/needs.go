@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/strata-snapshotter/strata/archive"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/metadata"
 )
 
@@ -51,6 +52,7 @@ func (s *Snapshotter) makePatch(ctx context.Context, q question, chain []metadat
 	if q.needs.Mounted != "" || q.needs.None() || len(s.lowers(chain)) == 0 {
 		return p, q.needs.Mounted, nil // nothing below could have an answer
 	}
+	defer step.Enter(ctx, step.Answer)()
 	n, err := s.meta.Reserve(ctx)
 	if err != nil {
 		return p, "", err
@@ -80,7 +82,7 @@ func (s *Snapshotter) discardPatch(ctx context.Context, n uint64) {
 
 // dropPatch removes the patch of what failed, and returns why it did.
 func (s *Snapshotter) dropPatch(ctx context.Context, p patch, cause error) error {
-	if p.layer.Number != 0 {
+	if p.layer.Number != 0 && !inDoubt(cause) {
 		s.discardPatch(ctx, p.layer.Number)
 	}
 	return cause

@@ -4,6 +4,7 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -11,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -132,8 +134,15 @@ func (s *Snapshotter) recordNew(ctx context.Context, info snapshots.Info, n uint
 	})
 }
 
+// inDoubt says that a transaction failed and may have been written all the same. What it
+// names stays where it is: if it is not there in the end, Cleanup finds the rest.
+func inDoubt(err error) bool { return errors.Is(err, metadata.ErrInDoubt) }
+
 // discard removes the directory of a snapshot that was not recorded.
 func (s *Snapshotter) discard(ctx context.Context, n uint64, cause error) error {
+	if inDoubt(cause) {
+		return cause
+	}
 	if err := s.store.TrashSnapshot(n); err != nil {
 		log.G(ctx).WithError(err).WithField("number", n).Warn("a directory of a failed Prepare stays until the next Cleanup")
 	}
@@ -141,6 +150,7 @@ func (s *Snapshotter) discard(ctx context.Context, n uint64, cause error) error 
 }
 
 func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, n uint64, base base) error {
+	defer step.Enter(ctx, step.Directories)()
 	attrs := layerstore.DefaultAttrs()
 	if len(base.chain) > 0 {
 		var err error
@@ -161,5 +171,6 @@ func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, 
 		// Nobody goes on with an extraction after a power cut.
 		return err
 	}
+	defer step.Enter(ctx, step.Sync)()
 	return s.store.SyncSnapshots()
 }

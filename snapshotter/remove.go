@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/log"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/metadata"
 )
 
@@ -38,11 +39,12 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	s.flights.forget(removed.Number)
 	// The snapshot is gone. What fails from here on is space that Cleanup gives
 	// back, and no reason to tell the caller that it is still there.
-	if err := s.trash(removed); err != nil {
+	if err := s.trash(ctx, removed); err != nil {
 		log.G(ctx).WithError(err).WithField("key", key).Warn("directories of a removed snapshot stay until the next Cleanup")
 		return nil
 	}
 	if s.cfg.SyncRemove {
+		defer step.Enter(ctx, step.Delete)()
 		if err := s.store.EmptyTrashNow(ctx); err != nil {
 			log.G(ctx).WithError(err).WithField("key", key).Warn("directories of removed snapshots are deleted later")
 		}
@@ -50,7 +52,8 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	return nil
 }
 
-func (s *Snapshotter) trash(removed metadata.Removed) error {
+func (s *Snapshotter) trash(ctx context.Context, removed metadata.Removed) error {
+	defer step.Enter(ctx, step.Trash)()
 	var errs []error
 	if removed.Kind == snapshots.KindActive {
 		errs = append(errs, s.store.TrashSnapshot(removed.Number))
@@ -65,6 +68,7 @@ func (s *Snapshotter) trash(removed metadata.Removed) error {
 // It is the one call that waits for deletions, until ctx ends; the background
 // goes on with the rest.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
+	defer step.Enter(ctx, step.Delete)()
 	if err := s.store.Sweep(ctx, named{s.meta}); err != nil {
 		return err
 	}

@@ -148,6 +148,7 @@ func (s *Snapshotter) share(ctx context.Context, info snapshots.Info, c claim) e
 	if err := s.recordShared(ctx, info, c, base, f, patch.layer); err != nil {
 		return s.dropPatch(ctx, patch, err)
 	}
+	s.counts.shared.Add(1)
 	log.G(ctx).WithField("diffID", c.diffID).WithField("layer", f.layer.Number).Debug("a layer that is here already serves one chain more")
 	return alreadyShared(c)
 }
@@ -265,6 +266,7 @@ func (s *Snapshotter) stageShared(ctx context.Context, info snapshots.Info, c cl
 	if err != nil {
 		return nil, err
 	}
+	s.counts.staged.Add(1)
 	return s.stagedMounts(info.Name, staged)
 }
 

@@ -37,6 +37,7 @@ type Snapshotter struct {
 	flights  flights
 	stores   *extstore.Set
 	unpacker Unpacker
+	counts   counts
 	close    func() error
 }
 
@@ -118,9 +119,13 @@ func (s *Snapshotter) openMetadata(ctx context.Context) error {
 // probe finds out what the kernel and the root's file system can do. It works
 // in staging: what a crash leaves there is swept.
 func (s *Snapshotter) probe(ctx context.Context) error {
-	facts, err := overlayutil.CheckRoot(s.store.StagingPath())
-	if err != nil {
-		return fmt.Errorf("root %s: %w", s.cfg.Root, err)
+	facts := s.cfg.facts
+	if facts == nil {
+		found, err := overlayutil.CheckRoot(s.store.StagingPath())
+		if err != nil {
+			return fmt.Errorf("root %s: %w", s.cfg.Root, err)
+		}
+		facts = &found
 	}
 	s.options = facts.MountOptions(s.cfg.MountOptions)
 	s.xattrs = facts.XattrNamespace()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerindex"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
@@ -127,6 +128,7 @@ func (st *Stage) lock(ctx context.Context) error {
 	if !st.shares() {
 		return nil
 	}
+	defer step.Enter(ctx, step.WaitBlob)()
 	blob, err := st.s.flights.blobs.lock(ctx, st.blob.Digest.String())
 	if err != nil {
 		upper()
@@ -210,6 +212,8 @@ func (st *Stage) Seal(ctx context.Context, desc ocispec.Descriptor, result archi
 		return err
 	}
 	st.sealed, st.landed = true, !sealed.Private
+	s.counts.extracted.Add(1)
+	s.counts.extractedBytes.Add(result.Size)
 	return nil
 }
 

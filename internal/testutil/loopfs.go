@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"golang.org/x/sys/unix"
 )
 
 // LoopFS makes a file system of sizeMB mebibytes in a file with
@@ -30,11 +31,43 @@ func LoopFS(t testing.TB, fstype string, sizeMB int, mkfsArgs ...string) string 
 func TryLoopFS(t testing.TB, fstype string, sizeMB int, mkfsArgs ...string) (string, error) {
 	t.Helper()
 	RequireRoot(t)
+	return tryLoopFS(t, t.TempDir(), fstype, sizeMB, mkfsArgs...)
+}
+
+// LoopFSInMemory is LoopFS for tests that sync a lot and cut no power: the file is in
+// memory, and nobody waits for the disk of the machine.
+func LoopFSInMemory(t testing.TB, fstype string, sizeMB int, mkfsArgs ...string) string {
+	t.Helper()
+	RequireRoot(t)
+	dir, err := tryLoopFS(t, memory(t), fstype, sizeMB, mkfsArgs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// memory is a tmpfs that goes when the kernel has let go of what is in it, which for the
+// file of a loop device is a while after the unmount.
+func memory(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return dir
+}
+
+func tryLoopFS(t testing.TB, base, fstype string, sizeMB int, mkfsArgs ...string) (string, error) {
+	t.Helper()
 	mkfs := "mkfs." + fstype
 	RequireTool(t, mkfs)
-
-	base := t.TempDir()
-	CheckNoMounts(t, base)
+	target := filepath.Join(base, "fs")
+	CheckNoMounts(t, target)
 	image := filepath.Join(base, "image")
 	if err := makeSparse(image, int64(sizeMB)<<20); err != nil {
 		return "", err
@@ -43,7 +76,6 @@ func TryLoopFS(t testing.TB, fstype string, sizeMB int, mkfsArgs ...string) (str
 		return "", fmt.Errorf("%s %v: %w: %s", mkfs, mkfsArgs, err, out)
 	}
 
-	target := filepath.Join(base, "fs")
 	if err := os.Mkdir(target, 0o755); err != nil {
 		return "", err
 	}

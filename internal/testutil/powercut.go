@@ -37,19 +37,51 @@ func CutPower(t testing.TB, dir string, closeAll func()) {
 		t.Fatalf("shut %s down: %v", dir, errno)
 	}
 	closeAll()
+	remount(t, dir)
+}
+
+// BreakFS makes the ext4 at dir, which LoopFS mounted, find an error in itself and become
+// read-only, as it does by default on a disk that fails. RepairFS mounts it again.
+func BreakFS(t testing.TB, dir string) {
+	t.Helper()
+	if out, err := exec.Command("mount", "-o", "remount,errors=remount-ro", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	source, _ := sourceOf(t, dir)
+	trigger := "/sys/fs/ext4/" + strings.TrimPrefix(source, "/dev/") + "/trigger_fs_error"
+	if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// RepairFS mounts the file system of BreakFS again. Nothing may be open there.
+func RepairFS(t testing.TB, dir string) {
+	t.Helper()
+	remount(t, dir)
+}
+
+// sourceOf is the loop device of what is mounted at dir, and its type.
+func sourceOf(t testing.TB, dir string) (source, fstype string) {
+	t.Helper()
 	out, err := exec.Command("findmnt", "-n", "-o", "SOURCE,FSTYPE", dir).Output()
 	fields := strings.Fields(string(out))
 	if err != nil || len(fields) != 2 {
 		t.Fatalf("find the mount of %s: %v (%s)", dir, err, out)
 	}
-	backing, err := os.ReadFile("/sys/block/" + strings.TrimPrefix(fields[0], "/dev/") + "/loop/backing_file")
+	return fields[0], fields[1]
+}
+
+func remount(t testing.TB, dir string) {
+	t.Helper()
+	source, fstype := sourceOf(t, dir)
+	backing, err := os.ReadFile("/sys/block/" + strings.TrimPrefix(source, "/dev/") + "/loop/backing_file")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := mount.UnmountAll(dir, 0); err != nil {
 		t.Fatal(err)
 	}
-	m := mount.Mount{Type: fields[1], Source: strings.TrimSpace(string(backing)), Options: []string{"loop"}}
+	m := mount.Mount{Type: fstype, Source: strings.TrimSpace(string(backing)), Options: []string{"loop"}}
 	if err := m.Mount(dir); err != nil {
 		t.Fatal(err)
 	}
