@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"github.com/containerd/log"
+
+	"github.com/strata-snapshotter/strata/internal/privatens"
 )
 
 // options are the command's flags.
@@ -56,8 +57,8 @@ func command(args []string, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("needs root: it mounts file systems")
 	}
-	if os.Getenv(privateMark) == "" {
-		return inPrivateNamespace(args)
+	if !privatens.Inside(privateMark) {
+		return privatens.Rerun(privateMark, args)
 	}
 	// Its own file system may have no fsverity, which containerd's store warns of.
 	if err := log.SetLevel("error"); err != nil {
@@ -95,24 +96,6 @@ func parse(args []string) (options, error) {
 		return o, errors.New("nothing to do: say -cuts, -kills or -stops, and at least one of -workers")
 	}
 	return o, nil
-}
-
-// inPrivateNamespace runs this program again where nobody else sees its mounts. A
-// namespace that somebody makes meanwhile would hold copies of them, and a file system
-// that is still mounted anywhere does not read its disk again.
-func inPrivateNamespace(args []string) error {
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), privateMark+"=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
-	// An interrupt at the terminal reaches both; the copy cleans up.
-	signal.Ignore(os.Interrupt)
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		os.Exit(exit.ExitCode()) // it has said why
-	}
-	return err
 }
 
 // inWorkDir runs do with a directory that goes afterwards.

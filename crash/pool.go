@@ -50,12 +50,8 @@ type image struct {
 	chainIDs []digest.Digest
 }
 
-// How many files layers have.
-const (
-	smallFiles  = 30
-	mediumFiles = 1500
-	largeFiles  = 5000
-)
+// sizes make three have more files than are synced one by one.
+var sizes = layertest.Sizes{Small: 30, Medium: 1500, Large: 5000, Three: 600}
 
 func newPool(ctx context.Context, dir string) (*pool, error) {
 	store, err := local.NewStore(dir)
@@ -65,14 +61,14 @@ func newPool(ctx context.Context, dir string) (*pool, error) {
 	p := &pool{dir: dir, store: store, trees: map[string]layertest.Tree{}}
 	random := newRandom(poolSeed, 0)
 	layers := map[string]*layer{}
-	for name, entries := range allLayers(random) {
+	for name, entries := range layertest.Shapes(random, sizes) {
 		l := &layer{name: name, entries: entries}
 		if err := p.ingest(ctx, l); err != nil {
 			return nil, fmt.Errorf("layer %s: %w", name, err)
 		}
 		layers[name] = l
 	}
-	for _, chain := range chains {
+	for _, chain := range layertest.Chains {
 		p.images = append(p.images, newImage(layers, strings.Fields(chain)))
 	}
 	return p, nil
