@@ -28,7 +28,8 @@
 //
 // What was written to the file under the file system counts as written: a disk that
 // keeps writes in a cache of its own, and loses that, is not simulated. btrfs has no
-// such ioctl, so power can be cut on ext4 and xfs only.
+// such ioctl: there the file is copied while nothing can be written to it, and the copy
+// is what comes up again.
 //
 // It needs root, loop devices and mkfs, and leaves nothing mounted: it runs in a mount
 // namespace of its own.

@@ -33,6 +33,7 @@ type options struct {
 	work    string
 	workers int
 	sizeMB  int
+	files   int
 	prove   bool
 }
 
@@ -72,7 +73,7 @@ func command(args []string, out io.Writer) error {
 func parse(args []string) (options, error) {
 	var o options
 	set := flag.NewFlagSet("crash", flag.ContinueOnError)
-	set.StringVar(&o.fstype, "fs", "ext4", "file system: ext4 or xfs")
+	set.StringVar(&o.fstype, "fs", "ext4", "file system: ext4, xfs or btrfs")
 	set.IntVar(&o.cuts, "cuts", 0, "how often the power is cut")
 	set.IntVar(&o.kills, "kills", 0, "how often the daemon is killed")
 	set.IntVar(&o.stops, "stops", 0, "how often the daemon is stopped in order")
@@ -82,15 +83,19 @@ func parse(args []string) (options, error) {
 	set.StringVar(&o.work, "work", os.TempDir(), "`directory` for the file systems' images")
 	set.IntVar(&o.workers, "workers", 4, "clients at a time")
 	set.IntVar(&o.sizeMB, "size", 3072, "size of a file system in `MiB` (sparse)")
+	set.IntVar(&o.files, "files", 5000, "how many files the largest layer has; fewer take less time")
 	set.BoolVar(&o.prove, "prove", false, "run without durability: fail if nothing is lost")
 	if err := set.Parse(args); err != nil {
 		return o, err
 	}
-	if o.fstype != "ext4" && o.fstype != "xfs" {
-		return o, fmt.Errorf("-fs %s: power can be cut on ext4 and xfs only", o.fstype)
+	if mkfs[o.fstype] == nil {
+		return o, fmt.Errorf("-fs %s: power can be cut on ext4, xfs and btrfs only", o.fstype)
 	}
 	if o.when != "" && o.when != afterCommit && o.when != later && o.when != middle {
 		return o, fmt.Errorf("-when %s: commit, later or middle", o.when)
+	}
+	if o.files <= manyFiles {
+		return o, fmt.Errorf("-files %d: layers with more than %d files are synced in another way, and have to be there", o.files, manyFiles)
 	}
 	if o.cuts+o.kills+o.stops < 1 || o.workers < 1 {
 		return o, errors.New("nothing to do: say -cuts, -kills or -stops, and at least one of -workers")
@@ -119,7 +124,7 @@ func inWorkDir(o options, do func(o options) error) (err error) {
 
 // runAll makes the runs one after another.
 func runAll(ctx context.Context, o options, out io.Writer) error {
-	p, err := newPool(ctx, filepath.Join(o.work, "content"))
+	p, err := newPool(ctx, filepath.Join(o.work, "content"), o.files)
 	if err != nil {
 		return fmt.Errorf("make the layers: %w", err)
 	}

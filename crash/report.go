@@ -61,6 +61,13 @@ func (r *report) found(kind, format string, args ...any) {
 	}
 }
 
+// compared counts entries. It may be called side by side.
+func (r *report) compared(entries int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Entries += entries
+}
+
 // difference notes what is wrong with an entry, as layertest.Tree.Diff says it.
 func (r *report) difference(snapshot, line string) {
 	_, rest, _ := strings.Cut(line, ": want ")

@@ -217,7 +217,7 @@ func (r *run) wait(ctx context.Context, clients *sync.WaitGroup) error {
 func (r *run) happen(kind string) error {
 	switch kind {
 	case cut:
-		return errors.Join(r.disk.cutPower(), r.daemon.kill())
+		return errors.Join(r.disk.cutPower(r.daemon.signalKill), r.daemon.kill())
 	case kill:
 		return r.daemon.kill()
 	}
