@@ -83,6 +83,10 @@ generate: build ## rewrite the checked-in generated files
 check-generated: build ## are the checked-in generated files current?
 	$(call step,check-generated,diff -u config/config.toml <($(DAEMON) config default) || { echo "config/config.toml is not what the daemon prints: run make generate"; false; })
 
+.PHONY: fixture
+fixture: ## a root as this version writes it, for the tests of later ones; as root, before the release of a new format
+	$(call step,fixture,STRATA_FIXTURE=testdata go test -count 1 -run '^TestMakeFixture$$' ./snapshotter)
+
 .PHONY: fuzz
 fuzz: ## every fuzzer for FUZZTIME (10s)
 	$(call step,fuzz,hack/fuzz.sh $(FUZZTIME))
