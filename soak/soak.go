@@ -57,7 +57,7 @@ func (r *run) work(ctx context.Context, o options) {
 	length := time.Duration(o.minutes * float64(time.Minute))
 	at := func(part float64) time.Time { return begin.Add(time.Duration(part * float64(length))) }
 	r.end = at(1)
-	r.weather = &weather{node: r.node, report: r.report, random: rand.New(rand.NewPCG(o.seed, 1))}
+	r.weather = &weather{node: r.node, report: r.report, random: rand.New(rand.NewPCG(o.seed, 1)), longest: min(7*time.Second, length/12)}
 	var all sync.WaitGroup
 	for i := range o.clients {
 		c := &client{run: r, planner: newPlanner(o.seed, i, r.pool), namespace: r.node.namespaces[i%len(r.node.namespaces)]}

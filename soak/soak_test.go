@@ -116,12 +116,12 @@ func TestCommand(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
-	cmd := exec.Command(program, "-minutes", "0.3", "-seed", "1", "-race", "-bin", bin, "-work", t.TempDir())
+	cmd := exec.Command(program, "-minutes", "0.4", "-seed", "1", "-race", "-bin", bin, "-work", t.TempDir())
 	said := &strings.Builder{}
 	cmd.Stderr = said
 	out, err := cmd.Output()
 	var rep report
-	if err := errors.Join(err, json.Unmarshal(out, &rep)); err != nil || rep.Entries == 0 || len(rep.Events) == 0 {
+	if err := errors.Join(err, json.Unmarshal(out, &rep)); err != nil || rep.Entries == 0 || rep.Events["daemon killed"] == 0 {
 		t.Errorf("%v: %s\n%s", err, out, said)
 	}
 	t.Logf("%s", out)

@@ -13,9 +13,11 @@ import (
 
 // weather is what happens to the daemon and to containerd while the clients work.
 type weather struct {
-	node   *node
-	report *report
-	random *rand.Rand
+	node    *node
+	report  *report
+	random  *rand.Rand
+	past    int           // events
+	longest time.Duration // without one
 	// changes is odd while something is not there.
 	changes atomic.Int64
 }
@@ -56,7 +58,7 @@ var events = []event{
 // blow lets things happen until the time has come; from calm on only to containerd.
 func (w *weather) blow(ctx context.Context, calm, end time.Time) {
 	for ctx.Err() == nil && !w.report.failed() {
-		pause := 500*time.Millisecond + time.Duration(w.random.Int64N(int64(7*time.Second)))
+		pause := 500*time.Millisecond + time.Duration(w.random.Int64N(int64(w.longest)))
 		e := w.pick(time.Now().Add(pause).After(calm))
 		if time.Now().Add(pause).After(end) {
 			return
@@ -77,9 +79,12 @@ func (w *weather) blow(ctx context.Context, calm, end time.Time) {
 }
 
 func (w *weather) pick(calm bool) event {
+	if w.past++; w.past <= len(events) && !calm {
+		return events[w.past-1] // each of them once, also in a short run
+	}
 	for {
 		e := events[w.random.IntN(len(events))]
-		if w.random.IntN(4) < e.weight && !(calm && e.daemon) {
+		if w.random.IntN(4) < e.weight && (!calm || !e.daemon) {
 			return e
 		}
 	}

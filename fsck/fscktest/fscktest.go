@@ -55,13 +55,22 @@ func Clean(t T, root string, except ...fsck.Code) {
 }
 
 // damaged are the codes that tests brought about on purpose, by root.
-var damaged sync.Map
+var damaged = struct {
+	sync.Mutex
+	codes map[string][]fsck.Code
+}{codes: map[string][]fsck.Code{}}
 
 // Damaged says that a test brings findings about on purpose: AtEnd ignores them.
 func Damaged(root string, codes ...fsck.Code) {
-	before, _ := damaged.Load(root)
-	old, _ := before.([]fsck.Code)
-	damaged.Store(root, slices.Concat(old, codes))
+	damaged.Lock()
+	defer damaged.Unlock()
+	damaged.codes[root] = append(damaged.codes[root], codes...)
+}
+
+func damagedOf(root string) []fsck.Code {
+	damaged.Lock()
+	defer damaged.Unlock()
+	return slices.Clone(damaged.codes[root])
 }
 
 // AtEnd calls Clean at the end of a test that has not failed until then, and looks for
@@ -73,9 +82,7 @@ func AtEnd(t testing.TB, root string) {
 		if t.Failed() {
 			return // that says more
 		}
-		codes, _ := damaged.Load(root)
-		except, _ := codes.([]fsck.Code)
-		Clean(t, root, except...)
+		Clean(t, root, damagedOf(root)...)
 		for _, point := range testutil.MountsUnder(t, root) {
 			// A file system that the test put the root on goes later.
 			if strings.HasPrefix(point, root+"/") {

@@ -104,14 +104,14 @@ func cutTime(line string) (head, mtime, tail string) {
 }
 
 // Touch lets paths have any modification time.
-func (t Tree) Touch(paths ...string) {
+func (want Tree) Touch(paths ...string) {
 	for _, p := range paths {
-		if line, ok := t[p]; ok {
+		if line, ok := want[p]; ok {
 			head, _, tail := cutTime(line)
 			if tail != "" {
 				tail = " " + tail
 			}
-			t[p] = head + " mtime=" + Now + tail
+			want[p] = head + " mtime=" + Now + tail
 		}
 	}
 }
