@@ -17,6 +17,7 @@
 //     modes, owners, sizes, contents, attributes, hard links and times;
 //   - after a kill, so does every active snapshot that a container had written to;
 //   - one Cleanup leaves no directory that nothing names, and every layer has its layer.json;
+//   - fsck finds nothing after that, and nothing in the end;
 //   - the daemon goes on: it unpacks, commits, and removes everything.
 //
 // A run is a line of JSON on standard output, with its seed; "-seed S -cuts 1" makes it

@@ -45,6 +45,7 @@ const (
 	torn     = "torn"     // a Commit that is neither done nor undone, or both
 	orphan   = "orphan"   // a directory that nothing names after a Cleanup
 	start    = "start"    // the daemon does not start again
+	unsound  = "unsound"  // something that fsck finds
 	failure  = "failure"  // a call that should have succeeded did not
 )
 
