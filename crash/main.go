@@ -61,6 +61,9 @@ func command(args []string, out io.Writer) error {
 	if !privatens.Inside(privateMark) {
 		return privatens.Rerun(privateMark, args)
 	}
+	if err := privatens.Forget(os.TempDir(), o.work); err != nil {
+		return err
+	}
 	// Its own file system may have no fsverity, which containerd's store warns of.
 	if err := log.SetLevel("error"); err != nil {
 		return err

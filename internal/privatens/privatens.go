@@ -6,10 +6,17 @@ package privatens
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 )
 
 // Inside says whether this process is the copy that Rerun started with mark.
@@ -34,4 +41,29 @@ func Rerun(mark string, args []string) error {
 		os.Exit(exit.ExitCode())
 	}
 	return err
+}
+
+// Forget lets go of what others have mounted below dir, in the copy that Rerun started:
+// a file system of theirs would not end with their own unmount while it is mounted here.
+// What keep lies on stays.
+func Forget(dir, keep string) error {
+	keep, err := filepath.Abs(keep)
+	if err != nil {
+		return err
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return fmt.Errorf("list the mounts: %w", err)
+	}
+	for _, m := range slices.Backward(mounts) {
+		if m.Mountpoint == dir || keep == m.Mountpoint || strings.HasPrefix(keep, m.Mountpoint+"/") {
+			continue
+		}
+		// It may have been below one that is gone already.
+		err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return &os.PathError{Op: "let go of", Path: m.Mountpoint, Err: err}
+		}
+	}
+	return nil
 }
