@@ -17,7 +17,10 @@ BENCHSMALL  := -n 3 -run '/gz/|/off$$|^whole-seq/'
 # What crash does on each file system, and the first of its seeds.
 CUTS     ?= 100
 KILLS    ?= 250
+FILES    ?= 5000
 SEED     := $(or $(SEED),$(shell date +%s))
+# How long soak goes on.
+MINUTES  ?= 10
 # Unit tests are all packages but the end-to-end tests; narrow with PKG=./metadata/...
 PKG      ?= $(shell go list ./... | grep -v '/integration')
 # RUN=REGEXP narrows both kinds of tests.
@@ -80,6 +83,10 @@ generate: build ## rewrite the checked-in generated files
 check-generated: build ## are the checked-in generated files current?
 	$(call step,check-generated,diff -u config/config.toml <($(DAEMON) config default) || { echo "config/config.toml is not what the daemon prints: run make generate"; false; })
 
+.PHONY: fixture
+fixture: ## a root as this version writes it, for the tests of later ones; as root, before the release of a new format
+	$(call step,fixture,STRATA_FIXTURE=testdata go test -count 1 -run '^TestMakeFixture$$' ./snapshotter)
+
 .PHONY: fuzz
 fuzz: ## every fuzzer for FUZZTIME (10s)
 	$(call step,fuzz,hack/fuzz.sh $(FUZZTIME))
@@ -113,10 +120,24 @@ faults: ## every write of a round fails with every error, as root
 	$(call step,faults,STRATA_TEST_EVERY_FAULT=1 go test -timeout 15m -count 1 -v -run 'TestEveryWriteFails' ./snapshotter)
 
 .PHONY: crash
-crash: ## CUTS power cuts and KILLS of the daemon on each of ext4 and xfs, as root; SEED=N repeats
-	$(call step,crash can fail,go run ./crash -fs ext4 -cuts 1 -when commit -seed $(SEED) -prove)
-	$(call step,crash ext4,go run ./crash -fs ext4 -cuts $(CUTS) -kills $(KILLS) -seed $(SEED))
-	$(call step,crash xfs,go run ./crash -fs xfs -cuts $(CUTS) -kills $(KILLS) -seed $(SEED))
+crash: crash-prove crash-ext4 crash-xfs crash-btrfs ## CUTS power cuts and KILLS of the daemon on ext4 and xfs, a tenth on btrfs, as root; SEED=N repeats
+
+.PHONY: crash-prove
+crash-prove: ## does crash find what is lost without durability?
+	$(call step,crash can fail,go run ./crash -fs ext4 -cuts 1 -when commit -seed $(SEED) -files $(FILES) -prove)
+
+.PHONY: crash-ext4 crash-xfs
+crash-ext4 crash-xfs: crash-%: ## crash on one file system
+	$(call step,crash $*,go run ./crash -fs $* -cuts $(CUTS) -kills $(KILLS) -seed $(SEED) -files $(FILES))
+
+.PHONY: crash-btrfs
+crash-btrfs: ## power cuts by another way on btrfs
+	$(call step,crash btrfs,go run ./crash -fs btrfs -cuts $$(( ($(CUTS) + 9) / 10 )) -seed $(SEED) -files $(FILES))
+
+.PHONY: soak
+soak: ## MINUTES (10) of pulls, runs, commits, removals, collections, restarts and kills, as root; SEED=N repeats
+	$(call step,soak deps,hack/deps.sh test)
+	$(call step,soak,go run ./soak -minutes $(MINUTES) -seed $(SEED))
 
 .PHONY: clean
 clean: ## remove what was built; downloaded tools stay in .cache

@@ -20,6 +20,7 @@ import (
 
 	"github.com/strata-snapshotter/strata"
 	"github.com/strata-snapshotter/strata/config"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -91,6 +92,7 @@ func TestInitialize(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := *registrations()[0].Config.(*strata.Config)
 			cfg.RootPath = test.rootPath
+			fscktest.AtEnd(t, test.root)
 			p := initialize(&cfg, filepath.Join(base, "property"))
 			instance, err := p.Instance()
 			if err != nil {

@@ -83,19 +83,19 @@ func upperOf(mounts []mount.Mount) string {
 // written is what a container writes. Only through a mount can it change what is in
 // directories of the layers below, as nothing else copies them up.
 func (c *client) written(name string, mounted bool) *layer {
-	g := &generator{c.random}
+	g := &layertest.Generator{Rand: c.random}
 	files := 1 + g.IntN(40)
 	if g.IntN(8) == 0 {
 		files = 700
 	}
 	dir := "written-" + strings.Split(name, "/")[1]
-	l := layertest.Layer{g.file("root-2")}
+	l := layertest.Layer{g.File("root-2")}
 	if mounted {
 		l = append(l, layertest.Whiteout("root-3"))
 	}
 	l = append(l, layertest.Dir(dir).Owner(3, 4).Perm(0o711))
 	for i := range files {
-		l = append(l, g.file(fmt.Sprintf("%s/%d", dir, i)))
+		l = append(l, g.File(fmt.Sprintf("%s/%d", dir, i)))
 	}
 	first := l[len(l)-1]
 	link := first

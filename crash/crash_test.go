@@ -47,7 +47,7 @@ func treeOf(t *testing.T, entries ...layertest.Entry) layertest.Tree {
 // Every image can be: its layers are what the model takes, so that nothing is compared
 // with half a tree.
 func TestImages(t *testing.T) {
-	p, err := newPool(t.Context(), t.TempDir())
+	p, err := newPool(t.Context(), t.TempDir(), 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,8 +86,8 @@ func TestCommand(t *testing.T) {
 		t.Fatalf("build: %v: %s", err, out)
 	}
 	for _, args := range [][]string{
-		{"-cuts", "1", "-kills", "1", "-seed", "1"},
-		{"-cuts", "1", "-seed", "1", "-when", "commit", "-prove"},
+		{"-cuts", "1", "-kills", "1", "-seed", "1", "-files", "1000"},
+		{"-cuts", "1", "-seed", "1", "-when", "commit", "-prove", "-files", "1000"},
 	} {
 		out, err := exec.Command(program, append(args, "-work", t.TempDir())...).CombinedOutput()
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	snapshotsproxy "github.com/containerd/containerd/v2/core/snapshots/proxy"
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
@@ -107,7 +108,9 @@ func startDaemon(ctx context.Context, s setting) (*daemon, error) {
 var errDaemon = errors.New("the daemon does not serve")
 
 func (d *daemon) connect(ctx context.Context, address string) (err error) {
-	d.conn, err = grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	// The first call finds no socket yet, and would then wait for a second.
+	soon := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1.2, MaxDelay: 50 * time.Millisecond}}
+	d.conn, err = grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(soon))
 	if err != nil {
 		return err
 	}
@@ -140,6 +143,14 @@ func (d *daemon) lastWords() string {
 		return err.Error()
 	}
 	return string(text[max(0, len(text)-most):])
+}
+
+// signalKill does not wait for its end.
+func (d *daemon) signalKill() error {
+	if err := d.cmd.Process.Kill(); !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
 }
 
 // kill ends it at once.

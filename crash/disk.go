@@ -30,6 +30,8 @@ const (
 var mkfs = map[string][]string{
 	"ext4": {"mkfs.ext4", "-q", "-F", "-O", "has_journal", "-E", "lazy_itable_init=0,lazy_journal_init=0"},
 	"xfs":  {"mkfs.xfs", "-q", "-f"},
+	// Metadata once, as on a disk of which there is one.
+	"btrfs": {"mkfs.btrfs", "-q", "-f", "-m", "single"},
 }
 
 // disk is a file system in a sparse file.
@@ -37,6 +39,7 @@ type disk struct {
 	fstype string
 	image  string
 	dir    string // where it is mounted
+	below  *below // what the file is on, if that is how power is cut
 }
 
 func newDisk(ctx context.Context, o options) (*disk, error) {
@@ -44,31 +47,52 @@ func newDisk(ctx context.Context, o options) (*disk, error) {
 	if err := os.MkdirAll(d.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(d.image, nil, 0o600); err != nil {
-		return nil, err
+	if d.fstype == "btrfs" {
+		var err error
+		if d.below, err = newBelow(ctx, o); err != nil {
+			return nil, err
+		}
+		d.image = filepath.Join(d.below.dir, "disk.img")
 	}
-	if err := os.Truncate(d.image, int64(o.sizeMB)<<20); err != nil {
-		return nil, err
-	}
-	args := mkfs[d.fstype]
-	if out, err := exec.CommandContext(ctx, args[0], append(slices.Clone(args[1:]), d.image)...).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", args[0], err, out)
+	if err := makeFS(ctx, d.fstype, d.image, o.sizeMB); err != nil {
+		return d, err
 	}
 	return d, d.mount()
 }
 
-func (d *disk) mount() error {
+// makeFS makes a file system in a new sparse file.
+func makeFS(ctx context.Context, fstype, image string, sizeMB int) error {
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		return err
+	}
+	if err := os.Truncate(image, int64(sizeMB)<<20); err != nil {
+		return err
+	}
+	args := mkfs[fstype]
+	if out, err := exec.CommandContext(ctx, args[0], append(slices.Clone(args[1:]), image)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", args[0], err, out)
+	}
+	return nil
+}
+
+func (d *disk) mount() error { return mountImage(d.fstype, d.image, d.dir) }
+
+func mountImage(fstype, image, dir string) error {
 	// Reading must not make anything dirty that the next cut would have to lose.
-	m := mount.Mount{Type: d.fstype, Source: d.image, Options: []string{"loop", "noatime"}}
-	if err := m.Mount(d.dir); err != nil {
-		return fmt.Errorf("mount %s: %w", d.fstype, err)
+	m := mount.Mount{Type: fstype, Source: image, Options: []string{"loop", "noatime"}}
+	if err := m.Mount(dir); err != nil {
+		return fmt.Errorf("mount %s: %w", fstype, err)
 	}
 	return nil
 }
 
 // cutPower makes the file system lose what is only in memory. All writes fail from
-// now on.
-func (d *disk) cutPower() (err error) {
+// now on, or their process is killed.
+func (d *disk) cutPower(kill func() error) (err error) {
+	if d.below != nil {
+		d.image, err = d.below.copyOf(d.image, kill)
+		return err
+	}
 	f, err := os.Open(d.dir)
 	if err != nil {
 		return err
@@ -131,4 +155,10 @@ func (d *disk) attached() (bool, error) {
 }
 
 // close gives the space back.
-func (d *disk) close() error { return errors.Join(d.unmount(), os.Remove(d.image)) }
+func (d *disk) close() error {
+	err := errors.Join(d.unmount(), os.Remove(d.image))
+	if d.below != nil {
+		err = errors.Join(err, d.below.close())
+	}
+	return err
+}

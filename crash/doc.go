@@ -17,6 +17,7 @@
 //     modes, owners, sizes, contents, attributes, hard links and times;
 //   - after a kill, so does every active snapshot that a container had written to;
 //   - one Cleanup leaves no directory that nothing names, and every layer has its layer.json;
+//   - fsck finds nothing after that, and nothing in the end;
 //   - the daemon goes on: it unpacks, commits, and removes everything.
 //
 // A run is a line of JSON on standard output, with its seed; "-seed S -cuts 1" makes it
@@ -28,7 +29,8 @@
 //
 // What was written to the file under the file system counts as written: a disk that
 // keeps writes in a cache of its own, and loses that, is not simulated. btrfs has no
-// such ioctl, so power can be cut on ext4 and xfs only.
+// such ioctl: there the file is copied while nothing can be written to it, and the copy
+// is what comes up again.
 //
 // It needs root, loop devices and mkfs, and leaves nothing mounted: it runs in a mount
 // namespace of its own.

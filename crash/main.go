@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"github.com/containerd/log"
+
+	"github.com/strata-snapshotter/strata/internal/privatens"
 )
 
 // options are the command's flags.
@@ -32,6 +33,7 @@ type options struct {
 	work    string
 	workers int
 	sizeMB  int
+	files   int
 	prove   bool
 }
 
@@ -56,8 +58,11 @@ func command(args []string, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("needs root: it mounts file systems")
 	}
-	if os.Getenv(privateMark) == "" {
-		return inPrivateNamespace(args)
+	if !privatens.Inside(privateMark) {
+		return privatens.Rerun(privateMark, args)
+	}
+	if err := privatens.Forget(os.TempDir(), o.work); err != nil {
+		return err
 	}
 	// Its own file system may have no fsverity, which containerd's store warns of.
 	if err := log.SetLevel("error"); err != nil {
@@ -71,7 +76,7 @@ func command(args []string, out io.Writer) error {
 func parse(args []string) (options, error) {
 	var o options
 	set := flag.NewFlagSet("crash", flag.ContinueOnError)
-	set.StringVar(&o.fstype, "fs", "ext4", "file system: ext4 or xfs")
+	set.StringVar(&o.fstype, "fs", "ext4", "file system: ext4, xfs or btrfs")
 	set.IntVar(&o.cuts, "cuts", 0, "how often the power is cut")
 	set.IntVar(&o.kills, "kills", 0, "how often the daemon is killed")
 	set.IntVar(&o.stops, "stops", 0, "how often the daemon is stopped in order")
@@ -81,38 +86,24 @@ func parse(args []string) (options, error) {
 	set.StringVar(&o.work, "work", os.TempDir(), "`directory` for the file systems' images")
 	set.IntVar(&o.workers, "workers", 4, "clients at a time")
 	set.IntVar(&o.sizeMB, "size", 3072, "size of a file system in `MiB` (sparse)")
+	set.IntVar(&o.files, "files", 5000, "how many files the largest layer has; fewer take less time")
 	set.BoolVar(&o.prove, "prove", false, "run without durability: fail if nothing is lost")
 	if err := set.Parse(args); err != nil {
 		return o, err
 	}
-	if o.fstype != "ext4" && o.fstype != "xfs" {
-		return o, fmt.Errorf("-fs %s: power can be cut on ext4 and xfs only", o.fstype)
+	if mkfs[o.fstype] == nil {
+		return o, fmt.Errorf("-fs %s: power can be cut on ext4, xfs and btrfs only", o.fstype)
 	}
 	if o.when != "" && o.when != afterCommit && o.when != later && o.when != middle {
 		return o, fmt.Errorf("-when %s: commit, later or middle", o.when)
+	}
+	if o.files <= manyFiles {
+		return o, fmt.Errorf("-files %d: layers with more than %d files are synced in another way, and have to be there", o.files, manyFiles)
 	}
 	if o.cuts+o.kills+o.stops < 1 || o.workers < 1 {
 		return o, errors.New("nothing to do: say -cuts, -kills or -stops, and at least one of -workers")
 	}
 	return o, nil
-}
-
-// inPrivateNamespace runs this program again where nobody else sees its mounts. A
-// namespace that somebody makes meanwhile would hold copies of them, and a file system
-// that is still mounted anywhere does not read its disk again.
-func inPrivateNamespace(args []string) error {
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), privateMark+"=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
-	// An interrupt at the terminal reaches both; the copy cleans up.
-	signal.Ignore(os.Interrupt)
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		os.Exit(exit.ExitCode()) // it has said why
-	}
-	return err
 }
 
 // inWorkDir runs do with a directory that goes afterwards.
@@ -136,7 +127,7 @@ func inWorkDir(o options, do func(o options) error) (err error) {
 
 // runAll makes the runs one after another.
 func runAll(ctx context.Context, o options, out io.Writer) error {
-	p, err := newPool(ctx, filepath.Join(o.work, "content"))
+	p, err := newPool(ctx, filepath.Join(o.work, "content"), o.files)
 	if err != nil {
 		return fmt.Errorf("make the layers: %w", err)
 	}

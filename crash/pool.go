@@ -50,14 +50,13 @@ type image struct {
 	chainIDs []digest.Digest
 }
 
-// How many files layers have.
-const (
-	smallFiles  = 30
-	mediumFiles = 1500
-	largeFiles  = 5000
-)
+// sizesUpTo has three with more files than are synced one by one, whatever the others are.
+func sizesUpTo(largest int) layertest.Sizes {
+	return layertest.Sizes{Small: 30, Medium: largest * 3 / 10, Large: largest, Three: 600}
+}
 
-func newPool(ctx context.Context, dir string) (*pool, error) {
+// newPool makes the layers: the largest has as many files as largest says.
+func newPool(ctx context.Context, dir string, largest int) (*pool, error) {
 	store, err := local.NewStore(dir)
 	if err != nil {
 		return nil, err
@@ -65,14 +64,14 @@ func newPool(ctx context.Context, dir string) (*pool, error) {
 	p := &pool{dir: dir, store: store, trees: map[string]layertest.Tree{}}
 	random := newRandom(poolSeed, 0)
 	layers := map[string]*layer{}
-	for name, entries := range allLayers(random) {
+	for name, entries := range layertest.Shapes(random, sizesUpTo(largest)) {
 		l := &layer{name: name, entries: entries}
 		if err := p.ingest(ctx, l); err != nil {
 			return nil, fmt.Errorf("layer %s: %w", name, err)
 		}
 		layers[name] = l
 	}
-	for _, chain := range chains {
+	for _, chain := range layertest.Chains {
 		p.images = append(p.images, newImage(layers, strings.Fields(chain)))
 	}
 	return p, nil

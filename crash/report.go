@@ -45,6 +45,7 @@ const (
 	torn     = "torn"     // a Commit that is neither done nor undone, or both
 	orphan   = "orphan"   // a directory that nothing names after a Cleanup
 	start    = "start"    // the daemon does not start again
+	unsound  = "unsound"  // something that fsck finds
 	failure  = "failure"  // a call that should have succeeded did not
 )
 
@@ -59,6 +60,13 @@ func (r *report) found(kind, format string, args ...any) {
 	if len(r.First) < firstFindings {
 		r.First = append(r.First, kind+": "+fmt.Sprintf(format, args...))
 	}
+}
+
+// compared counts entries. It may be called side by side.
+func (r *report) compared(entries int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Entries += entries
 }
 
 // difference notes what is wrong with an entry, as layertest.Tree.Diff says it.

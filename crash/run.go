@@ -217,7 +217,7 @@ func (r *run) wait(ctx context.Context, clients *sync.WaitGroup) error {
 func (r *run) happen(kind string) error {
 	switch kind {
 	case cut:
-		return errors.Join(r.disk.cutPower(), r.daemon.kill())
+		return errors.Join(r.disk.cutPower(r.daemon.signalKill), r.daemon.kill())
 	case kill:
 		return r.daemon.kill()
 	}
@@ -249,7 +249,7 @@ func (r *run) aftermath(ctx context.Context, kind string) error {
 		name string
 		do   func(context.Context) error
 	}{
-		{"compare", r.compareAll}, {"look for orphans", r.cleanup}, {"go on", r.goOn}, {"remove everything", r.removeAll},
+		{"compare", r.compareAll}, {"look for orphans", r.cleanup}, {"fsck", r.fsck}, {"go on", r.goOn}, {"remove everything", r.removeAll},
 	}
 	for _, step := range steps {
 		if err := step.do(ctx); err != nil {
@@ -259,8 +259,9 @@ func (r *run) aftermath(ctx context.Context, kind string) error {
 	}
 	if err := r.daemon.stop(); err != nil {
 		r.report.found(failure, "%v", err)
+		return nil
 	}
-	return nil
+	return r.checkRoot(ctx)
 }
 
 // forgetVolatile takes away what keeps a daemon from using a root that may be

@@ -10,12 +10,14 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-snapshotter/strata/internal/layertest"
@@ -44,6 +46,8 @@ func (r *run) compareAll(ctx context.Context) error {
 		return err
 	}
 	r.compareNames(listed)
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, name := range slices.Sorted(maps.Keys(listed)) {
 		kind, s := listed[name].Kind, r.registry.byName[name]
 		if s == nil || !s.may(kind) {
@@ -58,11 +62,14 @@ func (r *run) compareAll(ctx context.Context) error {
 		} else if chain = s.written; chain == nil || r.report.Kind == cut {
 			continue // what a container has not committed need not survive a power cut
 		}
-		if err := r.compare(ctx, name, chain, kind); err != nil {
-			r.report.found(failure, "look at %s: %v", name, err)
-		}
+		group.Go(func() error {
+			if err := r.compare(ctx, name, chain, kind); err != nil {
+				r.report.found(failure, "look at %s: %v", name, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // compareNames looks for snapshots that are there and should not be, and the other
@@ -123,7 +130,7 @@ func (r *run) compare(ctx context.Context, name string, chain []*layer, kind sna
 	if err != nil {
 		return err
 	}
-	r.report.Entries += len(want)
+	r.report.compared(len(want))
 	for _, line := range want.Diff(got) {
 		r.report.difference(name, line)
 	}

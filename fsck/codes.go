@@ -141,7 +141,7 @@ var rules = map[Code]rule{
 	CodeEmptyUsed:           {Damage, adviseRepair},
 	CodeStagingLeft:         {Leftover, adviseStart},
 	CodeTrashLeft:           {Leftover, adviseStart},
-	CodeTemporaryLeft:       {Leftover, adviseRepair},
+	CodeTemporaryLeft:       {Leftover, adviseStart},
 	CodeUnknownFile:         {Hint, adviseStranger},
 	CodeMountUnknown:        {Hint, "a container may still run on it; it goes with the mount"},
 	CodeVolatileLost:        {Damage, "remove the images of this snapshotter and the root, and pull again"},

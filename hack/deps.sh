@@ -178,6 +178,7 @@ test_all() {
 	need iptables iptables
 	need mkfs.xfs xfsprogs
 	need mkfs.ext4 e2fsprogs
+	need mkfs.btrfs btrfs-progs
 	need newuidmap uidmap
 	need unshare util-linux
 	need setpriv util-linux

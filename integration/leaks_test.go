@@ -20,6 +20,8 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/moby/sys/mountinfo"
+
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 )
 
 // close ends the node. After a test that passed, everything is removed through
@@ -50,6 +52,9 @@ func (n *node) close() {
 	if n.strata != nil {
 		n.strata.stop(t)
 		n.checkRaces()
+	}
+	if passed && n.settings.snapshotter == "strata" {
+		fscktest.Clean(t, n.root)
 	}
 	n.sweepMounts()
 	n.sweepCgroups()

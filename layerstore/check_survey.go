@@ -18,9 +18,6 @@ import (
 // tempMountsDir is where the daemon makes mounts that last as long as a call.
 const tempMountsDir = "tmpmounts"
 
-// temporarySuffix is that of files that are renamed when they are complete.
-const temporarySuffix = ".tmp"
-
 // Stat is what stat(2) says of an entry; the zero value is none.
 type Stat struct {
 	Exists   bool

@@ -126,7 +126,7 @@ func retry(fn func() (int, error)) (int, error) {
 func classify(err error) error {
 	var class error
 	switch {
-	case err == nil, errdefs.IsUnavailable(err), errdefs.IsResourceExhausted(err), errdefs.IsFailedPrecondition(err),
+	case err == nil, errdefs.IsUnavailable(err), errdefs.IsResourceExhausted(err), errdefs.IsFailedPrecondition(err), errdefs.IsDataLoss(err),
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):

@@ -45,6 +45,10 @@ type Config struct {
 	// Volatile leaves out what makes changes survive a power cut. A root that was
 	// open like that when the machine went down can't be opened again.
 	Volatile bool
+	// Check, if set, is asked about the path of metadata.db when the root is locked, and
+	// nothing in it is changed yet but the text of the lock file: nothing will be if it
+	// returns an error, which Open then does.
+	Check func(database string) error
 }
 
 // Store is an open root. All methods may be called concurrently.
@@ -89,6 +93,11 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	if s.lock, err = durable.Acquire(s.root, lockName); err != nil {
 		return nil, err
+	}
+	if cfg.Check != nil { // before the trash of a newer program is deleted
+		if err := cfg.Check(s.DatabasePath()); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.checkVolatile(); err != nil {
 		return nil, err

@@ -127,7 +127,7 @@ func (s *Store) Recover(ctx context.Context, named Named, active []uint64) (miss
 			}
 		}
 	}
-	if err := s.finishPublishing(ctx, named); err != nil {
+	if err := errors.Join(s.finishPublishing(ctx, named), dropTemporaries(s.externals.dir, isNumber)); err != nil {
 		return nil, err
 	}
 	for _, n := range active {
@@ -144,8 +144,11 @@ func (s *Store) Recover(ctx context.Context, named Named, active []uint64) (miss
 
 // recoverSnapshot takes back a Publish whose transaction never came.
 func (s *Store) recoverSnapshot(ctx context.Context, n uint64, isLayer map[uint64]bool) (there bool, err error) {
-	if there, err = exists(s.snapshots, name(n)); there || err != nil {
-		return there, err
+	if there, err = exists(s.snapshots, name(n)); err != nil {
+		return false, err
+	}
+	if there {
+		return true, s.dropTemporariesOf(n)
 	}
 	published, err := exists(s.layers, name(n))
 	if err != nil || !published || isLayer[n] {

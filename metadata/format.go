@@ -72,6 +72,16 @@ func inspect(path string, timeout time.Duration) (exists bool, err error) {
 	return true, f.check(path)
 }
 
+// CheckFormat says whether Open would take the store at path, as far as its format tells,
+// and changes nothing. No store is one that Open makes.
+//
+// ErrFailedPrecondition: a newer Strata wrote it. ErrDataLoss: it can't be read.
+// ErrUnavailable: another process holds it.
+func CheckFormat(path string) error {
+	_, err := inspect(path, openTimeout)
+	return err
+}
+
 func readFormat(path string, timeout time.Duration) (f Format, found bool, err error) {
 	// A cut-off file is mapped beyond its end; touching it there is a fault
 	// that would end the process if it did not become a panic first.

@@ -114,6 +114,8 @@ func writeError(path string, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errdefs.IsDataLoss(err):
+		return err
 	case isFull(err):
 		return fmt.Errorf("no space to write %s: %w (%w)", path, err, errdefs.ErrResourceExhausted)
 	case errors.Is(err, syscall.EROFS):

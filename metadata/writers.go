@@ -40,8 +40,8 @@ type writers struct {
 	log     *recordLog
 	payload []byte // of the leader's transaction, for the log
 	broken  error  // bbolt panicked: its locks may be held for good
-	room    room // the leader's
-	doubt   bool // the leader's, see ErrInDoubt
+	room    room   // the leader's
+	doubt   bool   // the leader's, see ErrInDoubt
 	mu      sync.Mutex
 	queue   []*write
 	leading bool

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/strata-snapshotter/strata/config"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -115,6 +116,7 @@ func start(t *testing.T, change func(*config.Config)) config.Config {
 	cfg.Root = filepath.Join(testutil.Tmpfs(t), "root")
 	cfg.Address = filepath.Join(publicDir(t), "run", "s.sock")
 	change(&cfg)
+	fscktest.AtEnd(t, cfg.Root)
 	s, err := New(t.Context(), cfg)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -14,6 +14,7 @@ import (
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/config"
 	"github.com/strata-snapshotter/strata/diff"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -48,7 +49,9 @@ func TestSnapshotterTakesLimits(t *testing.T) {
 	testutil.RequireRoot(t)
 	limits := config.DefaultLimits()
 	limits.Entries = 77
-	sn, err := OpenSnapshotter(t.Context(), Opening{Root: testutil.Tmpfs(t) + "/root", Options: config.Default().Snapshotter, Limits: limits})
+	root := testutil.Tmpfs(t) + "/root"
+	fscktest.AtEnd(t, root)
+	sn, err := OpenSnapshotter(t.Context(), Opening{Root: root, Options: config.Default().Snapshotter, Limits: limits})
 	must(t, err)
 	t.Cleanup(func() { must(t, sn.Close()) })
 	stage := stageOf(t, staging{sn})

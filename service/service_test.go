@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/strata-snapshotter/strata/config"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -82,6 +83,7 @@ func TestDrainIsBounded(t *testing.T) {
 	cfg := config.Default()
 	cfg.Root = filepath.Join(testutil.Tmpfs(t), "root")
 	cfg.Address = filepath.Join(publicDir(t), "s.sock")
+	fscktest.AtEnd(t, cfg.Root)
 	s, err := New(t.Context(), cfg)
 	must(t, err)
 	s.drainTimeout = 1
@@ -110,6 +112,7 @@ func TestCloseWithoutServe(t *testing.T) {
 	cfg.Root = filepath.Join(testutil.Tmpfs(t), "root")
 	cfg.Address = filepath.Join(publicDir(t), "s.sock")
 	for range 2 {
+		fscktest.AtEnd(t, cfg.Root)
 		s, err := New(t.Context(), cfg)
 		must(t, err)
 		must(t, s.Close())
@@ -124,6 +127,7 @@ func TestServeWhenAlreadyToldToStop(t *testing.T) {
 	cfg := config.Default()
 	cfg.Root = filepath.Join(testutil.Tmpfs(t), "root")
 	cfg.Address = filepath.Join(publicDir(t), "s.sock")
+	fscktest.AtEnd(t, cfg.Root)
 	s, err := New(t.Context(), cfg)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -17,13 +17,14 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/strata-snapshotter/strata/config"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/snapshottest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
 // served returns what containerd's suite calls for every test: a service of its
 // own on a socket of its own, seen through containerd's proxy.
-func served(options config.Snapshotter, wrap func(snapshots.Snapshotter) snapshots.Snapshotter) testsuite.SnapshotterFunc {
+func served(t *testing.T, options config.Snapshotter, wrap func(snapshots.Snapshotter) snapshots.Snapshotter) testsuite.SnapshotterFunc {
 	return func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
 		sockets, err := os.MkdirTemp("", "strata")
 		if err != nil {
@@ -44,7 +45,9 @@ func served(options config.Snapshotter, wrap func(snapshots.Snapshotter) snapsho
 		go func() { done <- s.Serve(serving) }()
 		end := func() error {
 			stop()
-			return errors.Join(conn.Close(), <-done, s.Close(), os.RemoveAll(sockets))
+			err := errors.Join(conn.Close(), <-done, s.Close(), os.RemoveAll(sockets))
+			fscktest.Clean(t, root)
+			return err
 		}
 		return wrap(proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "strata")), end, nil
 	}
@@ -63,21 +66,21 @@ func TestSuite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			options := config.Default().Snapshotter
 			change(&options)
-			testsuite.SnapshotterSuite(t, "overlayfs", served(options, plain))
+			testsuite.SnapshotterSuite(t, "overlayfs", served(t, options, plain))
 		})
 	}
 }
 
 func TestSuiteRemapped(t *testing.T) {
 	testutil.RequireRoot(t)
-	testsuite.SnapshotterSuite(t, "overlayfs", served(config.Default().Snapshotter, func(s snapshots.Snapshotter) snapshots.Snapshotter {
+	testsuite.SnapshotterSuite(t, "overlayfs", served(t, config.Default().Snapshotter, func(s snapshots.Snapshotter) snapshots.Snapshotter {
 		return snapshottest.IdentityMapped{Snapshotter: s}
 	}))
 }
 
 func TestSuiteLateParent(t *testing.T) {
 	testutil.RequireRoot(t)
-	testsuite.SnapshotterSuite(t, "overlayfs", served(config.Default().Snapshotter, func(s snapshots.Snapshotter) snapshots.Snapshotter {
+	testsuite.SnapshotterSuite(t, "overlayfs", served(t, config.Default().Snapshotter, func(s snapshots.Snapshotter) snapshots.Snapshotter {
 		return snapshottest.NewLateParent(s)
 	}))
 }
@@ -86,5 +89,5 @@ func TestSuiteInUserNamespace(t *testing.T) {
 	if !testutil.InUserNS(t, 100000) {
 		return
 	}
-	testsuite.SnapshotterSuite(t, "overlayfs", served(config.Default().Snapshotter, plain))
+	testsuite.SnapshotterSuite(t, "overlayfs", served(t, config.Default().Snapshotter, plain))
 }

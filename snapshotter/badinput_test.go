@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -243,7 +244,9 @@ func TestAliasInADirectoryOfOthers(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	testutil.RequireRoot(t)
 	disk := testutil.LoopFS(t, "ext4", 24)
-	s, err := New(ctx, Config{Root: filepath.Join(disk, "root")})
+	root := filepath.Join(disk, "root")
+	fscktest.AtEnd(t, root)
+	s, err := New(ctx, Config{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}

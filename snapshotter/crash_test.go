@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
@@ -193,6 +194,7 @@ func runSequence(t *testing.T, cfg Config, l crashLibrary) {
 
 func restart(t *testing.T, cfg Config, l crashLibrary) *Snapshotter {
 	t.Helper()
+	fscktest.AtEnd(t, cfg.Root)
 	s, err := New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)

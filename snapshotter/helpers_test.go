@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,7 @@ func open(t *testing.T, cfg Config) *Snapshotter {
 	if cfg.Root == "" {
 		cfg.Root = filepath.Join(t.TempDir(), "root")
 	}
+	fscktest.AtEnd(t, cfg.Root)
 	s, err := New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)

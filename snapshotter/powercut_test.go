@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -48,6 +49,7 @@ func TestCommittedLayersSurviveAPowerCut(t *testing.T) {
 
 func openRoot(t *testing.T, root string) *Snapshotter {
 	t.Helper()
+	fscktest.AtEnd(t, root)
 	s, err := New(context.Background(), Config{Root: root})
 	if err != nil {
 		t.Fatal(err)

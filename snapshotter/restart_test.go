@@ -50,6 +50,36 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// What a crash left of files that were being written goes with the next start; what
+// containers wrote stays.
+func TestInterruptedFiles(t *testing.T) {
+	s := open(t, Config{})
+	prepare(t, s, "active", "")
+	mine := filepath.Join(upper(t, s, "active"), "mine.tmp")
+	dir := filepath.Dir(filepath.Dir(mine))
+	write(t, mine, "mine")
+	cut := []string{filepath.Join(dir, "layer.json.tmp"), filepath.Join(dir, "seal.json.tmp"), filepath.Join(s.cfg.Root, "external", "7.tmp")}
+	for _, path := range cut {
+		write(t, path, "half of i")
+	}
+	theirs := filepath.Join(s.cfg.Root, "external", "of-somebody.tmp")
+	write(t, theirs, "theirs")
+	s = reopen(t, s)
+	cut = append(cut, theirs)
+	if err := os.Remove(theirs); err != nil {
+		t.Error(err)
+	}
+	for _, path := range cut {
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			t.Errorf("%s is still there (%v)", path, err)
+		}
+	}
+	if data, err := os.ReadFile(mine); err != nil || string(data) != "mine" {
+		t.Errorf("a container's file: %q, %v", data, err)
+	}
+	mustRemove(t, s, "active")
+}
+
 func TestSecondOpenIsRefused(t *testing.T) {
 	s := open(t, Config{})
 	_, err := New(ctx, Config{Root: s.cfg.Root})

@@ -18,6 +18,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-snapshotter/strata/fsck"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -413,7 +415,10 @@ func TestSharedLayerWhoseDirectoryIsGone(t *testing.T) {
 	for how := range ways {
 		t.Run(fmt.Sprint(how), func(t *testing.T) {
 			testutil.RequireRoot(t)
-			s, err := New(ctx, Config{Root: filepath.Join(testutil.Tmpfs(t), "root"), Staging: knowsStaging})
+			root := filepath.Join(testutil.Tmpfs(t), "root")
+			fscktest.AtEnd(t, root)
+			fscktest.Damaged(root, fsck.CodeLayerMissing)
+			s, err := New(ctx, Config{Root: root, Staging: knowsStaging})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -65,7 +65,7 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 		return nil, err
 	}
 	volatile := cfg.Durability == DurabilityNone
-	store, err := layerstore.Open(layerstore.Config{Root: cfg.Root, Alias: alias, Volatile: volatile})
+	store, err := layerstore.Open(layerstore.Config{Root: cfg.Root, Alias: alias, Volatile: volatile, Check: metadata.CheckFormat})
 	if err != nil {
 		return nil, err
 	}

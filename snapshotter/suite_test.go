@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/testsuite"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/snapshottest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
@@ -48,7 +49,11 @@ func opening(t *testing.T, cfg Config, wrap func(*Snapshotter) snapshots.Snapsho
 			if left := testutil.MountsUnder(t, filepath.Dir(root)); len(left) > 0 {
 				t.Errorf("mounts left: %v", left)
 			}
-			return again.Close()
+			if err := again.Close(); err != nil {
+				return err
+			}
+			fscktest.Clean(t, cfg.Root)
+			return nil
 		}
 		return wrap(s), end, nil
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -77,6 +78,7 @@ func TestUsageIsWhatTheDiskHolds(t *testing.T) {
 			if err := s.Close(); err != nil {
 				rt.Error(err)
 			}
+			fscktest.Clean(rt, root)
 		}()
 		l := newLibrary(t)
 		s.UseUnpacker(l)

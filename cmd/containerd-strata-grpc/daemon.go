@@ -28,6 +28,7 @@ func runDaemon(ctx context.Context, cmd *cli.Command) (err error) {
 	if err := log.SetFormat(log.OutputFormat(cfg.LogFormat)); err != nil {
 		return err
 	}
+	defer dumpStacks(ctx)()
 	log.G(ctx).WithField("version", versionText()).WithField("root", cfg.Root).Info("starting " + name)
 	svc, err := service.New(ctx, cfg)
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {

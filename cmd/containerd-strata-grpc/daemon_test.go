@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -184,4 +185,16 @@ func TestClosedLogIsNotFatal(t *testing.T) {
 	}
 	p.stop(t, syscall.SIGTERM)
 	must(t, writer.Close())
+}
+
+// A stuck daemon tells where it is stuck, and goes on.
+func TestStacksOnSIGUSR1(t *testing.T) {
+	at := newPlace(t)
+	p := startDaemon(t, at.args()...)
+	must(t, p.cmd.Process.Signal(syscall.SIGUSR1))
+	p.waitForLog("wrote the stacks of all goroutines")
+	if !strings.Contains(p.stderr.String(), "runDaemon(") {
+		t.Errorf("nobody runs the daemon: %s", p.stderr.String())
+	}
+	p.stop(t, syscall.SIGTERM)
 }

@@ -11,12 +11,14 @@ import (
 	"testing"
 
 	"github.com/strata-snapshotter/strata/fsck"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
 func TestFsck(t *testing.T) {
 	testutil.RequireRoot(t)
 	at := newPlace(t)
+	fscktest.Damaged(at.root, fsck.CodeDirMode)
 	check := func(want int, text string, options ...string) string {
 		t.Helper()
 		args := []string{"--config", os.DevNull, "--root", at.root, "fsck"}

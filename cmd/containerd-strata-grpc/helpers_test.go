@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -45,10 +46,12 @@ type place struct {
 func newPlace(t *testing.T) place {
 	t.Helper()
 	testutil.RequireRoot(t)
-	return place{
+	p := place{
 		root:    filepath.Join(testutil.Tmpfs(t), "root"),
 		address: filepath.Join(shortDir(t), "run", "s.sock"),
 	}
+	fscktest.AtEnd(t, p.root)
+	return p
 }
 
 func (p place) args() []string {

@@ -102,3 +102,16 @@ func cutTime(line string) (head, mtime, tail string) {
 	mtime, tail, _ = strings.Cut(rest, " ")
 	return head, mtime, tail
 }
+
+// Touch lets paths have any modification time.
+func (want Tree) Touch(paths ...string) {
+	for _, p := range paths {
+		if line, ok := want[p]; ok {
+			head, _, tail := cutTime(line)
+			if tail != "" {
+				tail = " " + tail
+			}
+			want[p] = head + " mtime=" + Now + tail
+		}
+	}
+}

@@ -21,6 +21,19 @@ import (
 
 // Build makes an image for this machine's architecture whose containers run cmd.
 func Build(cmd []string, layers ...Layer) (v1.Image, error) {
+	blobs := make([][]byte, 0, len(layers))
+	for i, entries := range layers {
+		var buf bytes.Buffer
+		if err := entries.Tar(&buf); err != nil {
+			return nil, fmt.Errorf("layer %d: %w", i, err)
+		}
+		blobs = append(blobs, buf.Bytes())
+	}
+	return BuildTars(cmd, blobs...)
+}
+
+// BuildTars is Build of layers that are uncompressed tar streams already.
+func BuildTars(cmd []string, layers ...[]byte) (v1.Image, error) {
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
 		Architecture: runtime.GOARCH,
 		OS:           "linux",
@@ -34,8 +47,10 @@ func Build(cmd []string, layers ...Layer) (v1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("setting the image's config: %w", err)
 	}
-	for i, entries := range layers {
-		layer, err := entries.build()
+	for i, blob := range layers {
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(blob)), nil
+		})
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
@@ -60,16 +75,6 @@ func (l Layer) Tar(w io.Writer) error {
 		}
 	}
 	return tw.Close()
-}
-
-func (l Layer) build() (v1.Layer, error) {
-	var buf bytes.Buffer
-	if err := l.Tar(&buf); err != nil {
-		return nil, err
-	}
-	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(buf.Bytes())), nil
-	})
 }
 
 // WriteArchive writes img to path as an archive that `ctr images import` and
