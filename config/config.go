@@ -88,6 +88,8 @@ type Config struct {
 	Limits Limits `toml:"limits" comment:"What one layer may take. One that asks for more is refused."`
 	// Metrics says where metrics are served.
 	Metrics Metrics `toml:"metrics" comment:"Metrics for Prometheus, at /v1/metrics."`
+	// Scrub says how layers are checked in the background.
+	Scrub Scrub `toml:"scrub" comment:"Checking layers in the background."`
 }
 
 // Snapshotter is the table [snapshotter]: how snapshots are kept and mounted.
@@ -130,5 +132,6 @@ func Default() Config {
 			Verify:           VerifyFull,
 		},
 		Limits: DefaultLimits(),
+		Scrub:  DefaultScrub(),
 	}
 }

@@ -53,6 +53,7 @@ func (c Config) Validate() error {
 	p.snapshotter("snapshotter.", c.Snapshotter)
 	p.limits("limits.", c.Limits)
 	p.metrics("metrics.address", c)
+	p.scrub("scrub.", c.Scrub)
 	return p.err()
 }
 

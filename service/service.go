@@ -40,6 +40,7 @@ type Service struct {
 	calls        *calls
 	metrics      *metricsServer // nil: none
 	drainTimeout time.Duration
+	scrub        *Scrub
 	close        func() error
 }
 
@@ -72,11 +73,16 @@ func New(ctx context.Context, cfg config.Config) (*Service, error) {
 	}
 	counted := newMetrics()
 	s := assemble(sn, containerd, differ, ln, counted)
+	s.scrub = NewScrub(sn, cfg.Root, cfg.Scrub)
+	counted.register(scrubCollector{s.scrub})
 	if s.metrics, err = serveMetrics(ctx, cfg.Metrics.Address, cfg.Group, counted); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
+
+// ScrubStats are what checking layers in the background has done.
+func (s *Service) ScrubStats() ScrubStats { return s.scrub.Stats() }
 
 // assemble registers the APIs of sn and of the differ on a server for ln.
 func assemble(sn snapshots.Snapshotter, containerd *diff.Client, differ *diff.Differ, ln *listener, counted *metrics) *Service {
@@ -121,6 +127,7 @@ func (s *Service) Serve(ctx context.Context) error {
 	go func() { served <- s.server.Serve(s.listener) }()
 	notify(ctx, daemon.SdNotifyReady)
 	log.G(ctx).WithField("address", s.listener.address).Info("serving")
+	defer s.scrub.start(ctx, s.drainTimeout)()
 	select {
 	case err := <-served:
 		return s.served(err)
