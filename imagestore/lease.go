@@ -89,8 +89,8 @@ func (s *Store) sweepExtractions(ctx context.Context) error {
 		return fmt.Errorf("look for unfinished layers: %w", err)
 	}
 	for _, key := range stale {
-		if err := s.Snapshotter().Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("remove unfinished layer %q: %w", key, err)
+		if err := s.RemoveSnapshot(ctx, key); err != nil {
+			return err
 		}
 	}
 	return nil

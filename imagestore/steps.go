@@ -89,3 +89,12 @@ func (w watched) Commit(ctx context.Context, name, key string, opts ...snapshots
 	}
 	return err
 }
+
+// Remove implements snapshots.Snapshotter. The unpacker removes what failed twice, and
+// would complain the second time.
+func (w watched) Remove(ctx context.Context, key string) error {
+	if err := w.Snapshotter.Remove(ctx, key); !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
+}
