@@ -4,7 +4,9 @@ package imagestore
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"os"
 	"runtime"
 	"testing"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 // forPlatform is an image for another architecture.
@@ -72,4 +75,19 @@ func zstdLayers(t testing.TB, img v1.Image) v1.Image {
 		must(t, err)
 	}
 	return withConfig(t, base, func(c *v1.ConfigFile) { *c = *config })
+}
+
+// flip changes one byte of a file.
+func flip(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	data[len(data)/2] ^= 1
+	return os.WriteFile(path, data, 0o600)
+}
+
+// fifo puts a pipe in a file's place.
+func fifo(path string) error {
+	return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600))
 }
