@@ -62,6 +62,7 @@ func (s *steps) chain(step Step, chainID string) {
 // watched is the snapshotter as the unpacker uses it: it sees which layers are here.
 type watched struct {
 	snapshots.Snapshotter
+	store *Store
 	steps *steps
 }
 
@@ -90,11 +91,8 @@ func (w watched) Commit(ctx context.Context, name, key string, opts ...snapshots
 	return err
 }
 
-// Remove implements snapshots.Snapshotter. The unpacker removes what failed twice, and
-// would complain the second time.
+// Remove implements snapshots.Snapshotter. What was half extracted goes at once, and not
+// only its name; the unpacker removes it twice and would complain the second time.
 func (w watched) Remove(ctx context.Context, key string) error {
-	if err := w.Snapshotter.Remove(ctx, key); !errdefs.IsNotFound(err) {
-		return err
-	}
-	return nil
+	return w.store.RemoveSnapshot(ctx, key)
 }
