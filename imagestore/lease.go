@@ -56,6 +56,9 @@ func (s *Store) working(ctx context.Context, name string, do func(ctx context.Co
 		return err
 	}
 	if err := do(ctx); err != nil {
+		if ctx.Err() != nil { // what failed because of that is of no interest
+			return fmt.Errorf("interrupted, it goes on when it is asked for again: %w", ctx.Err())
+		}
 		return err
 	}
 	return s.dropWork(ctx, fmt.Sprintf("labels.%q==%q", labelPull, name))
