@@ -4,11 +4,14 @@ package imagestore
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/strata-snapshotter/strata/internal/testimage"
 	"github.com/strata-snapshotter/strata/internal/testutil/testregistry"
@@ -29,6 +32,12 @@ func TestPull(t *testing.T) {
 	}
 	if n := count(t, s, snapshots.KindActive); n != 0 {
 		t.Errorf("%d active snapshots are left", n)
+	}
+	for i, l := range image.Layers { // by which an archive with the bare tar finds the blob
+		info, err := s.Content().Info(s.Context(context.Background()), l.Digest)
+		if err != nil || info.Labels[labels.LabelUncompressed] != image.DiffIDs[i].String() {
+			t.Errorf("blob %s is labelled %v, %v", l.Digest, info.Labels, err)
+		}
 	}
 	r.Requests()
 	seen = events{}
@@ -77,6 +86,30 @@ func TestLayersOfNothing(t *testing.T) {
 		if err != nil || len(dirs) != 1 || !strings.HasSuffix(dirs[0], "/empty") {
 			t.Errorf("%s: directories %q, %v, want the empty one", name, dirs, err)
 		}
+	}
+}
+
+// Pulls at the same time don't get in each other's way.
+func TestPullsAtOnce(t *testing.T) {
+	r := testregistry.Start(t)
+	shared := heavy("shared", 200_000)
+	var refs []string
+	for i := range 4 {
+		refs = append(refs, r.Push(t, fmt.Sprintf("image%d:1", i), build(t, heavy(fmt.Sprint(i), 100_000), shared)))
+	}
+	s := newStore(t)
+	var g errgroup.Group
+	for _, ref := range refs {
+		g.Go(func() error {
+			_, err := tryPull(s, PullOptions{Ref: ref})
+			return err
+		})
+	}
+	must(t, g.Wait())
+	for _, ref := range refs {
+		image, err := s.Get(context.Background(), ref, "")
+		must(t, err)
+		must(t, s.Check(context.Background(), image))
 	}
 }
 
