@@ -50,7 +50,7 @@ func TestMetrics(t *testing.T) {
 		`strata_calls_total{code="OK",method="Prepare"} 1`,
 		`strata_calls_total{code="NotFound",method="Stat"} 1`,
 		`strata_call_duration_seconds_count{method="Prepare"} 1`,
-		"strata_calls_left 0", "strata_trash_pending 0", "strata_extracted_bytes_total 0",
+		"strata_calls_left 0", "strata_scrub_damaged_layers 0", "strata_trash_pending 0", "strata_extracted_bytes_total 0",
 		`strata_layers_total{way="extracted"} 0`, `strata_layers_total{way="shared"} 0`,
 		`strata_store_lookups_total{result="missed"} 0`, "go_goroutines", "process_open_fds",
 	} {

@@ -36,7 +36,7 @@ type Scrub struct {
 
 // layerVerifier is what of a snapshotter.Snapshotter a Scrub needs.
 type layerVerifier interface {
-	Layers() ([]uint64, error)
+	LayerNumbers() ([]uint64, error)
 	VerifyLayer(ctx context.Context, n uint64, pace layerindex.Pace) (snapshotter.Verified, error)
 	ReadScrub(v any) error
 	WriteScrub(v any) error
@@ -114,7 +114,7 @@ func (s *Scrub) round(ctx context.Context, state *scrubState) error {
 	if state.Layer == 0 {
 		state.Started = time.Now()
 	}
-	layers, err := s.sn.Layers()
+	layers, err := s.sn.LayerNumbers()
 	if err != nil {
 		state.Layer = 0
 		return err

@@ -103,7 +103,7 @@ func (s *scrubbed) unpack(name string, entries ...layertest.Entry) uint64 {
 	must(s.t, stage.Seal(ctx, desc, result))
 	must(s.t, stage.Release())
 	must(s.t, s.sn.Commit(ctx, name, "extract-"+name))
-	layers, err := s.sn.Layers()
+	layers, err := s.sn.LayerNumbers()
 	must(s.t, err)
 	return layers[len(layers)-1]
 }

@@ -23,8 +23,8 @@ type Verified struct {
 	Stats    layerindex.Stats
 }
 
-// Layers returns the numbers of the layers in the root, in order.
-func (s *Snapshotter) Layers() ([]uint64, error) { return s.store.Layers() }
+// LayerNumbers returns the numbers of the layers in the root, in order.
+func (s *Snapshotter) LayerNumbers() ([]uint64, error) { return s.store.Layers() }
 
 // VerifyLayer holds the files of layer n against its index. It takes as long as reading
 // them does, and keeps nobody else from anything.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/urfave/cli/v3"
+
+	"github.com/strata-snapshotter/strata/imagestore"
 )
 
 // What the program ends with. docs/cli.md lists them. fsck has codes of its own, which
@@ -16,10 +18,11 @@ import (
 const (
 	exitOK          = 0
 	exitFailed      = 1
-	exitUsage       = 2 // the command line, or a reference that can't be parsed
-	exitNotFound    = 3 // no such image, snapshot, layer, platform or file
-	exitBadContent  = 4 // wrong digest, truncated archive, layer that was refused
-	exitUnavailable = 5 // the registry can't be reached, or the store is in use
+	exitUsage       = 2   // the command line, or a reference that can't be parsed
+	exitNotFound    = 3   // no such image, snapshot, layer, platform or file
+	exitBadContent  = 4   // wrong digest, truncated archive, layer that was refused
+	exitUnavailable = 5   // the registry can't be reached, or the store is in use
+	exitInterrupted = 130 // by a signal, as a shell has it for SIGINT
 )
 
 // exitError ends the program with a code that says more than 1. Without err, what it
@@ -46,6 +49,10 @@ func exitCode(err error) (code int, say bool) {
 		return e.code, e.err != nil
 	}
 	switch {
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted, true
+	case errors.Is(err, imagestore.ErrReference), errors.Is(err, imagestore.ErrPlatform):
+		return exitUsage, true
 	case errdefs.IsNotFound(err):
 		return exitNotFound, true
 	case errdefs.IsInvalidArgument(err), errdefs.IsDataLoss(err):
