@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -76,6 +77,8 @@ type Contents struct {
 	SnapshotsUnreadable map[uint64]bool
 	// Incomplete: snapshots can't be read. What nothing seems to refer to may be theirs.
 	Incomplete bool
+	// Blobs says to which diffIDs blobs are known to unpack.
+	Blobs map[digest.Digest]digest.Digest
 	// Reserved is the mark that all numbers are below. ReservedUnreadable: it is damaged.
 	Reserved           uint64
 	ReservedUnreadable bool

@@ -26,6 +26,7 @@ func newScan() *scan {
 		c: &Contents{
 			Snapshots: map[uint64]Snapshot{}, Layers: map[uint64]Layer{},
 			SnapshotsUnreadable: map[uint64]bool{}, LayersUnreadable: map[uint64]bool{},
+			Blobs: map[digest.Digest]digest.Digest{},
 		},
 		names:   map[string]uint64{},
 		diffIDs: map[digest.Digest]uint64{},
@@ -161,11 +162,13 @@ func (s *scan) readLink(bucket, k []byte) {
 }
 
 func (s *scan) readBlob(k, v []byte) {
-	_, err := decodeDigest(k)
+	var diffID digest.Digest
+	blob, err := decodeDigest(k)
 	if err == nil {
-		_, err = decodeDigest(v)
+		diffID, err = decodeDigest(v)
 	}
 	if err == nil {
+		s.c.Blobs[blob] = diffID
 		return
 	}
 	s.add(Problem{
