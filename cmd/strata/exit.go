@@ -70,6 +70,17 @@ func usageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {
 	return usage(cmd, "%w", err)
 }
 
+// setUsageError gives usageError to commands, and those below them, that have no such
+// function: the library asks a command itself only.
+func setUsageError(commands []*cli.Command) {
+	for _, c := range commands {
+		if c.OnUsageError == nil {
+			c.OnUsageError = usageError
+		}
+		setUsageError(c.Commands)
+	}
+}
+
 // arguments are the command's arguments, of which there must be at least least and at
 // most most; most < 0 is no limit.
 func arguments(cmd *cli.Command, least, most int) ([]string, error) {
