@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/urfave/cli/v3"
 
+	"github.com/strata-snapshotter/strata/cmd/fsckcommand"
 	"github.com/strata-snapshotter/strata/imagestore"
 )
 
@@ -46,6 +47,9 @@ func exitCode(err error) (code int, say bool) {
 	var e exitError
 	if errors.As(err, &e) {
 		return e.code, e.err != nil
+	}
+	if code, say, ok := fsckcommand.ExitCode(err); ok {
+		return code, say
 	}
 	switch {
 	case errors.Is(err, imagestore.ErrReference), errors.Is(err, imagestore.ErrPlatform):
