@@ -84,9 +84,16 @@ func workOf(s *Snapshot, containers map[[2]string]NamedContainer) *Holder {
 	return h
 }
 
-// tops are the committed snapshots by namespace and key.
+// tops are the committed snapshots by namespace and what containerd calls them there: the
+// key that they were committed under or, where a layer that was here made the commit, the
+// label that containerd found them by.
 func (v *View) tops() map[[2]string]*Snapshot {
 	tops := map[[2]string]*Snapshot{}
+	for _, s := range v.Snapshots {
+		if ref := s.Labels[snapshots.LabelSnapshotRef]; s.Kind == committed && ref != "" {
+			tops[[2]string{s.Namespace, ref}] = s
+		}
+	}
 	for _, s := range v.Snapshots {
 		if s.Kind == committed {
 			tops[[2]string{s.Namespace, s.Key}] = s
@@ -107,9 +114,9 @@ func topOf(image NamedImage, tops map[[2]string]*Snapshot) *Snapshot {
 
 // add follows the chain of a holder. A damaged store can have circles.
 func (v *View) add(h *Holder) {
-	seen, snapshots := map[*Layer]bool{}, map[*Snapshot]bool{}
-	for s := h.Top; s != nil && !snapshots[s]; s = s.Parent {
-		snapshots[s] = true
+	seen, passed := map[*Layer]bool{}, map[*Snapshot]bool{}
+	for s := h.Top; s != nil && !passed[s]; s = s.Parent {
+		passed[s] = true
 		s.Holders = append(s.Holders, h)
 		for _, l := range s.Layers {
 			if !seen[l] {

@@ -181,16 +181,18 @@ func (b *builder) layer(diffID digest.Digest, parent string, size int) (key stri
 	return key
 }
 
-// share makes a snapshot of a layer that is there.
+// share makes a snapshot of a layer that is there. It keeps the key that it was asked for
+// with, and containerd finds it by the label.
 func (b *builder) share(diffID digest.Digest, parent string) {
-	n, name := b.reserve(), b.name(chain(diffID, parent))
+	n, name := b.reserve(), b.name("extract-again")
+	labels := map[string]string{snapshots.LabelSnapshotRef: chain(diffID, parent)}
 	parent = b.find(parent)
 	b.must(b.meta.Update(context.Background(), func(tx *metadata.Tx) error {
 		l, err := tx.LayerByDiffID(diffID)
 		if err != nil {
 			return err
 		}
-		_, err = tx.Share(metadata.Share{Create: metadata.Create{Number: n, Key: name, Parent: parent}, Layer: l})
+		_, err = tx.Share(metadata.Share{Create: metadata.Create{Number: n, Key: name, Parent: parent, Labels: labels}, Layer: l})
 		return err
 	}))
 }
