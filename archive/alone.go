@@ -277,7 +277,7 @@ func (a *alone) file(l place, e *entry) error {
 	}
 	a.countFile(e)
 	a.metaSeen.add(l.path, e)
-	return a.fill(fd, e, created)
+	return a.fill(fd, l.path, e, created)
 }
 
 func (a *alone) countFile(e *entry) {
@@ -321,7 +321,7 @@ func (a *alone) node(l place, e *entry) error {
 	if err := a.meta.node(dirfd, l.base, e); err != nil {
 		return fmt.Errorf("entry %s: %w", quote(l.path), err)
 	}
-	return nil
+	return a.index.node(dirfd, l, e)
 }
 
 // inlineLink is up to what length a link fits into an inode of ext4.
@@ -347,8 +347,15 @@ func (a *alone) finish() error {
 	a.result.Inodes, a.result.Bytes = a.inodes+int64(len(a.tree.dirs)), a.bytes
 	if a.recount {
 		a.result.Inodes, a.result.Bytes = -1, -1
+		return nil
 	}
-	return nil
+	var st unix.Stat_t // of the root nothing was set that would not be read back
+	if err := a.index.directory(a.tree.root, a.tree.root.fd, &st); err != nil {
+		return err
+	}
+	var err error
+	a.result.Indexed, err = a.index.finish(a.tree)
+	return err
 }
 
 // finishDir sets what entries say of directories. Only now: a default ACL or
@@ -373,10 +380,12 @@ func (a *alone) finishDir(path string, n *node) error {
 	case below && n.asked:
 		a.result.Needs.Checks = append(a.result.Needs.Checks, path)
 	}
-	if n.entry == nil {
-		return nil
+	if n.entry != nil {
+		if err := a.meta.file(fd, n.entry, 0o755); err != nil {
+			return err
+		}
 	}
-	return a.meta.file(fd, n.entry, 0o755)
+	return a.index.directory(n, fd, &st)
 }
 
 func (a *alone) whiteout(l place) error {
@@ -389,12 +398,12 @@ func (a *alone) whiteout(l place) error {
 		path = l.dir + "/" + l.target
 	}
 	hidden := n.hidden()
-	err = a.makeWhiteout(n, dirfd, l.target, hidden)
+	err = a.makeWhiteout(n, dirfd, path, l.target, hidden)
 	if errdefs.IsAlreadyExists(err) {
 		if err := a.clear(dirfd, path, l.target); err != nil {
 			return err
 		}
-		err = a.makeWhiteout(n, dirfd, l.target, hidden)
+		err = a.makeWhiteout(n, dirfd, path, l.target, hidden)
 	}
 	if err != nil {
 		return fmt.Errorf("whiteout of %s: %w", quote(path), err)
@@ -404,7 +413,7 @@ func (a *alone) whiteout(l place) error {
 
 // makeWhiteout leaves a whiteout out where nothing is below that it could hide:
 // there nobody would take it out of listings either.
-func (a *alone) makeWhiteout(n *node, dirfd int, target string, hidden bool) error {
+func (a *alone) makeWhiteout(n *node, dirfd int, path, target string, hidden bool) error {
 	if hidden {
 		var st unix.Stat_t
 		err := unix.Fstatat(dirfd, target, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -428,8 +437,8 @@ func (a *alone) makeWhiteout(n *node, dirfd int, target string, hidden bool) err
 	}
 	a.inodes++
 	n.whiteout = true
-	if n.marked {
-		return nil
+	if err := a.index.whiteout(dirfd, path, target); err != nil || n.marked {
+		return err
 	}
 	n.marked = true
 	return a.opts.Xattrs.MarkOrigin(dirfd)

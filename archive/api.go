@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/strata-snapshotter/strata/layerindex"
 	"github.com/strata-snapshotter/strata/overlayutil"
 )
 
@@ -38,6 +39,9 @@ type Options struct {
 	Ratio func() int64
 	// Warn, if set, is called with what is worth a warning, once for each kind.
 	Warn func(text string)
+	// Index, if set, gets a record of everything that Apply leaves in the directory, see
+	// Result.Indexed. ApplyOnto takes no notice of it.
+	Index *layerindex.Writer
 }
 
 // Result is what was found out while extracting.
@@ -53,6 +57,10 @@ type Result struct {
 	Bytes, Inodes int64
 	// Empty: no entries. OpaqueRoot: everything below is hidden.
 	Empty, OpaqueRoot bool
+	// Indexed: Options.Index is finished, and right. It is not where the layer removed
+	// something of its own again, or is to be extracted onto others: what was written is
+	// of no use then.
+	Indexed bool
 	// Needs is what only the layers below can answer.
 	Needs Needs
 }

@@ -29,6 +29,8 @@ import (
 func Apply(ctx context.Context, src Source, dir *os.File, opts Options) (Result, error) {
 	opts = opts.withDefaults()
 	return extract(ctx, src, opts, func(x *extraction) error {
+		x.index = newIndexer(opts.Index, opts)
+		x.writers.index = x.index
 		a := &alone{extraction: x, tree: newTree(dir)}
 		err := errors.Join(a.writers.end(a.run()), a.tree.close())
 		var mounted *needsMounted
@@ -61,6 +63,7 @@ type extraction struct {
 	tar     *tarReader
 	writers *writers
 	meta    *metadata
+	index   *indexer // nil: none is asked for
 	result  Result
 
 	entries int64
@@ -174,8 +177,9 @@ func (x *extraction) skipContent(e *entry) error {
 }
 
 // fill passes the content of e to a new file, which it takes over.
-func (x *extraction) fill(fd int, e *entry, created uint32) error {
+func (x *extraction) fill(fd int, path string, e *entry, created uint32) error {
 	f := x.writers.start(fd, e, created, x.meta)
+	f.path = path
 	segments := e.segments
 	if segments == nil {
 		segments = []segment{{0, e.size}}

@@ -23,7 +23,7 @@ func (a *alone) hardLink(l place, e *entry) error {
 	if target.path == l.path || target.path == "" {
 		return bad("entry %s is a hard link to itself or to the root", quote(e.name))
 	}
-	fromfd, err := a.linkTarget(target, e)
+	fromfd, inode, err := a.linkTarget(target, e)
 	if err != nil {
 		return err
 	}
@@ -41,10 +41,14 @@ func (a *alone) hardLink(l place, e *entry) error {
 	if err != nil {
 		return fmt.Errorf("hard link %s: %w", quote(l.path), err)
 	}
+	if err := a.index.link(l.path, target.path, inode); err != nil {
+		return err
+	}
 	if a.metaSeen.same(target.path, e) {
 		a.metaSeen.add(l.path, e)
 		return nil
 	}
+	a.index.amend(inode)
 	// The file may still be being written, and would get its first entry's
 	// metadata after this one's.
 	if err := a.writers.settle(); err != nil {
@@ -62,25 +66,25 @@ func hasPrefixDir(path, dir string) bool {
 }
 
 // linkTarget opens the target, without following or reading it.
-func (a *alone) linkTarget(target place, e *entry) (int, error) {
+func (a *alone) linkTarget(target place, e *entry) (fd int, inode uint64, err error) {
 	n := a.tree.dirs[target.dir]
 	if n == nil {
-		return -1, a.targetBelow(target, e)
+		return -1, 0, a.targetBelow(target, e)
 	}
 	dirfd, err := a.tree.open(n)
 	if err != nil {
-		return -1, err
+		return -1, 0, err
 	}
-	fd, err := unix.Openat(dirfd, target.base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err = unix.Openat(dirfd, target.base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return -1, a.targetBelow(target, e)
+		return -1, 0, a.targetBelow(target, e)
 	}
 	if err != nil {
-		return -1, fmt.Errorf("target %s of hard link %s: %w", quote(target.path), quote(e.name), err)
+		return -1, 0, fmt.Errorf("target %s of hard link %s: %w", quote(target.path), quote(e.name), err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return -1, errors.Join(err, unix.Close(fd))
+		return -1, 0, errors.Join(err, unix.Close(fd))
 	}
 	switch dir := a.tree.dirs[target.path]; {
 	case dir != nil && dir.entry == nil && !dir.fresh && !dir.parent.hidden():
@@ -91,9 +95,9 @@ func (a *alone) linkTarget(target place, e *entry) (int, error) {
 		err = bad("entry %s is a hard link to %s, which the layer deletes", quote(e.name), quote(target.path))
 	}
 	if err != nil {
-		return -1, errors.Join(err, unix.Close(fd))
+		return -1, 0, errors.Join(err, unix.Close(fd))
 	}
-	return fd, nil
+	return fd, st.Ino, nil
 }
 
 // targetBelow: the target is not in this layer. If it can't be below either, the

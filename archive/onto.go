@@ -115,7 +115,7 @@ func (o *onto) file(l place, e *entry, dir int) error {
 	if err := o.plain(fd); err != nil {
 		return errors.Join(err, unix.Close(fd))
 	}
-	return o.fill(fd, e, unknownMode)
+	return o.fill(fd, l.path, e, unknownMode)
 }
 
 // unknownMode is no mode, so that the metadata always sets one.

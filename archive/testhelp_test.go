@@ -103,8 +103,8 @@ func (h *house) extract(blob []byte) (x extracted, err error) {
 	if x.dir, err = h.mkdir("layer"); err != nil {
 		return x, err
 	}
-	err = withDir(x.dir, func(dir *os.File) error {
-		x.result, err = archive.Apply(context.Background(), source(blob), dir, h.options)
+	err = withDir(x.dir, func(dir *os.File) (err error) {
+		x.result, err = applyIndexed(dir, blob, h.options)
 		return err
 	})
 	return x, err

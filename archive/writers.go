@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/strata-snapshotter/strata/layerindex"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,12 +18,16 @@ const maxOpenFiles = 64
 // outFile is a file that was created and is being filled.
 type outFile struct {
 	fd      int
+	path    string // in the layer
 	entry   *entry
 	created uint32 // the mode it was made with
 	meta    *metadata
 	writer  *writer
 	failed  bool
 	pending *writers
+	// For the index: the checksum, and what makes it of a file of several parts.
+	sum  uint64
+	hash *layerindex.Hash
 }
 
 // chunk is content for a file, and its end.
@@ -42,6 +47,7 @@ type writers struct {
 	next  int
 	batch []chunk       // whole files, of one piece, not handed to a writer yet
 	open  chan struct{} // a token for each file
+	index *indexer      // nil: none is asked for
 	wg    sync.WaitGroup
 
 	mu   sync.Mutex
@@ -147,6 +153,9 @@ func (c chunk) write() {
 	if !f.failed && len(c.data) > 0 {
 		err = writeAt(f.fd, c.data, c.offset)
 	}
+	if f.pending.index != nil && !f.failed {
+		f.add(c)
+	}
 	if c.from != nil {
 		c.from.release()
 	}
@@ -172,7 +181,28 @@ func (f *outFile) complete(end int64) error {
 			return err
 		}
 	}
-	return f.meta.file(f.fd, f.entry, f.created)
+	if err := f.meta.file(f.fd, f.entry, f.created); err != nil || f.pending.index == nil {
+		return err
+	}
+	return f.pending.index.file(f)
+}
+
+// add adds a chunk to the checksum, while it is in the processor's cache.
+func (f *outFile) add(c chunk) {
+	if f.hash == nil && c.last && f.entry.segments == nil {
+		f.sum = layerindex.Sum(c.data)
+		return
+	}
+	if f.hash == nil {
+		f.hash = layerindex.NewHash()
+		if f.entry.segments != nil {
+			f.hash = layerindex.NewSparseHash()
+		}
+	}
+	f.hash.Add(c.data, c.offset)
+	if c.last {
+		f.sum = f.hash.Sum64()
+	}
 }
 
 func writeAt(fd int, b []byte, offset int64) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/strata-snapshotter/strata/layerindex"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -25,6 +26,11 @@ type Options struct {
 	// Usage also measures every layer: that takes time in proportion to the number of
 	// files.
 	Usage bool
+	// Data also holds the files of every layer against its index: that reads all of
+	// them.
+	Data bool
+	// Pace, if set, slows Data down.
+	Pace layerindex.Pace
 }
 
 // Check looks a root over and changes nothing in it but the file lock.

@@ -33,6 +33,18 @@ const (
 	CodeUsageLayer          Code = "usage-layer"
 	CodeUsageSnapshot       Code = "usage-snapshot"
 	CodeUsageMeasured       Code = "usage-measured"
+	CodeDataMissing         Code = "data-missing"
+	CodeDataUnexpected      Code = "data-unexpected"
+	CodeDataType            Code = "data-type"
+	CodeDataMode            Code = "data-mode"
+	CodeDataOwner           Code = "data-owner"
+	CodeDataSize            Code = "data-size"
+	CodeDataTime            Code = "data-mtime"
+	CodeDataXattr           Code = "data-xattr"
+	CodeDataLink            Code = "data-link"
+	CodeDataContent         Code = "data-content"
+	CodeIndexDamaged        Code = "index-damaged"
+	CodeIndexAbsent         Code = "index-absent"
 	CodeExternalNoteMissing Code = "external-note-missing"
 	CodeExternalNoteWrong   Code = "external-note-wrong"
 	CodeExternalNoteOrphan  Code = "external-note-orphan"
@@ -95,6 +107,18 @@ var rules = map[Code]rule{
 	CodeUsageLayer:          {Damage, adviseRepair},
 	CodeUsageSnapshot:       {Hint, adviseRepair},
 	CodeUsageMeasured:       {Hint, "repair, if the figures matter: file systems count blocks differently over time"},
+	CodeDataMissing:         {Damage, advisePull},
+	CodeDataUnexpected:      {Damage, advisePull},
+	CodeDataType:            {Damage, advisePull},
+	CodeDataMode:            {Damage, advisePull},
+	CodeDataOwner:           {Damage, advisePull},
+	CodeDataSize:            {Damage, advisePull},
+	CodeDataTime:            {Damage, advisePull},
+	CodeDataXattr:           {Damage, advisePull},
+	CodeDataLink:            {Damage, advisePull},
+	CodeDataContent:         {Damage, advisePull},
+	CodeIndexDamaged:        {Damage, advisePull},
+	CodeIndexAbsent:         {Hint, "nothing needs to be done: other differs, containers and earlier versions leave none"},
 	CodeExternalNoteMissing: {Damage, adviseRepair},
 	CodeExternalNoteWrong:   {Damage, adviseRepair},
 	CodeExternalNoteOrphan:  {Leftover, adviseStart},

@@ -58,6 +58,9 @@ func layerDamages() []damage {
 // with adds a code that comes along.
 func (d damage) with(code string, do func(*fixture)) damage {
 	d.want = append(d.want, code)
+	if d.data { // nothing repairs those
+		d.stays = append(d.stays, code)
+	}
 	if do != nil {
 		d.do = do
 	}

@@ -4,6 +4,7 @@ package fsck_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -24,6 +25,7 @@ type damage struct {
 	name  string
 	want  []string // codes that are found
 	stays []string // codes that a repair leaves
+	data  bool     // found with Options.Data
 	do    func(*fixture)
 	after func(*fixture, *fsck.Report)
 }
@@ -38,7 +40,7 @@ func lasting(name, code string, do func(*fixture)) damage {
 }
 
 func damages() []damage {
-	return slices.Concat(layoutDamages(), databaseDamages(), recordDamages(), layerDamages(), manifestDamages(), snapshotDamages(), externalDamages())
+	return slices.Concat(layoutDamages(), databaseDamages(), recordDamages(), layerDamages(), manifestDamages(), snapshotDamages(), externalDamages(), dataDamages(), manyDamages())
 }
 
 func layoutDamages() []damage {
@@ -195,7 +197,7 @@ func recordDamages() []damage {
 			do: func(f *fixture) { f.raw(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("layers")) }) },
 		},
 		one("a layer that nobody uses", "layer-unreferenced", func(f *fixture) {
-			f.must(os.CopyFS(f.at("layers", f.top)+"0", os.DirFS(f.at("layers", f.top))))
+			f.must(exec.Command("cp", "-a", f.at("layers", f.top), f.at("layers", f.top)+"0").Run())
 			f.must(os.Chmod(f.at("layers", f.top)+"0", 0o700))
 			n := f.top * 10
 			f.fix(metadata.ReserveFix(100))

@@ -80,6 +80,7 @@ func (b *builder) build() {
 	b.base = b.active("base-tmp", "")
 	b.commit(b.base, "base-tmp", "base", layerstore.Content{DiffID: sharedID}, ref)
 	b.top = b.active("top-tmp", "base")
+	b.fill(b.store.UpperPath(b.top))
 	b.commit(b.top, "top-tmp", "top", layerstore.Content{}, nil)
 	b.again = b.share()
 	b.staged = b.reserve()
@@ -123,7 +124,8 @@ func (b *builder) active(key, parent string) uint64 {
 func (b *builder) commit(n uint64, key, name string, extra layerstore.Content, labels map[string]string) {
 	content, err := b.store.Seal(ctx, n)
 	b.must(err)
-	content.DiffID = extra.DiffID
+	b.must(b.store.BuildIndex(ctx, n))
+	content.DiffID, content.Indexed = extra.DiffID, true
 	b.must(b.store.Publish(n, content))
 	l := record(n, content)
 	b.update(func(tx *metadata.Tx) error {

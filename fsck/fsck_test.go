@@ -31,9 +31,9 @@ func codes(findings []fsck.Finding) []string {
 	return list
 }
 
-func check(t *testing.T, root string) *fsck.Report {
+func checkWith(t *testing.T, opts fsck.Options) *fsck.Report {
 	t.Helper()
-	r, err := fsck.Check(ctx, fsck.Options{Root: root, Usage: true})
+	r, err := fsck.Check(ctx, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func sameDump(t *testing.T, before, after map[string]string) {
 func TestSoundRootIsClean(t *testing.T) {
 	f := newFixture(t)
 	before := dump(t, f.root)
-	r := check(t, f.root)
+	r := checkWith(t, fsck.Options{Root: f.root, Usage: true, Data: true})
 	wantCodes(t, "a sound root", r, nil)
 	if r.ExitCode() != fsck.ExitClean {
 		t.Errorf("exit code %d", r.ExitCode())
@@ -127,21 +127,22 @@ func testDamage(t *testing.T, test damage) {
 	f := newFixture(t)
 	test.do(f)
 	before := dump(t, f.root)
-	r := check(t, f.root)
+	opts := fsck.Options{Root: f.root, Usage: !test.data, Data: test.data}
+	r := checkWith(t, opts)
 	wantCodes(t, "check", r, test.want)
 	for _, finding := range r.Findings {
 		if finding.Severity == "" || finding.Advice == "" || finding.Message == "" {
 			t.Errorf("a finding says too little: %+v", finding)
 		}
 	}
-	dry, err := fsck.Repair(ctx, fsck.Options{Root: f.root, Usage: true}, no)
+	dry, err := fsck.Repair(ctx, opts, no)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantCodes(t, "dry run", dry, test.want)
 	sameDump(t, before, dump(t, f.root))
 
-	repaired, err := fsck.Repair(ctx, fsck.Options{Root: f.root, Usage: true}, yes)
+	repaired, err := fsck.Repair(ctx, opts, yes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +150,7 @@ func testDamage(t *testing.T, test damage) {
 	if len(test.stays) == 0 && repaired.ExitCode() != fsck.ExitRepaired {
 		t.Errorf("exit code %d", repaired.ExitCode())
 	}
-	wantCodes(t, "after the repair", check(t, f.root), test.stays)
+	wantCodes(t, "after the repair", checkWith(t, opts), test.stays)
 	if test.after != nil {
 		test.after(f, r)
 	}

@@ -5,6 +5,7 @@ package fsck
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -29,7 +30,7 @@ func (c *checker) layers(ctx context.Context) error {
 			continue
 		}
 		if c.manifest(n, state.Manifest) {
-			if err := c.layerUsage(ctx, n, state.Manifest); err != nil {
+			if err := errors.Join(c.layerUsage(ctx, n, state.Manifest), c.layerData(ctx, n, state.Manifest)); err != nil {
 				return err
 			}
 		}

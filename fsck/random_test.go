@@ -204,9 +204,15 @@ func TestRandomCallsLeaveNothing(t *testing.T) {
 		if err := errors.Join(s.Cleanup(context.Background()), s.Close()); err != nil {
 			rt.Fatal(err)
 		}
-		r, err := fsck.Check(context.Background(), fsck.Options{Root: root, Usage: true})
-		if err != nil || len(r.Findings) > 0 {
-			rt.Fatalf("%v, %+v", err, r)
+		r, err := fsck.Check(context.Background(), fsck.Options{Root: root, Usage: true, Data: true})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		r.Findings = slices.DeleteFunc(r.Findings, func(f fsck.Finding) bool {
+			return f.Code == fsck.CodeIndexAbsent && f.Subject.DiffID == "" // committed by a client
+		})
+		if len(r.Findings) > 0 {
+			rt.Fatalf("%+v", r)
 		}
 	})
 }

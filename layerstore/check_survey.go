@@ -111,7 +111,7 @@ func (v *surveyor) root() (err error) {
 			return err
 		}
 	}
-	known := append(layoutDirs(), lockName, databaseName, volatileFile, tempMountsDir)
+	known := append(layoutDirs(), lockName, databaseName, volatileFile, tempMountsDir, scrubFile)
 	if err := v.strangers(s.root, "", func(base string) bool { return slices.Contains(known, base) }); err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func (v *surveyor) layers() error {
 	s := v.i.s
 	return v.each(s.layers, layersDir, func(n uint64) (err error) {
 		var l LayerState
-		dir, st, err := v.inside(s.layers, layersDir, n, fsName, workName, layerFile, sealFile)
+		dir, st, err := v.inside(s.layers, layersDir, n, fsName, workName, layerFile, sealFile, indexFile)
 		l.Dir = st
 		if dir == nil {
 			v.survey.Layers[n] = l
@@ -240,8 +240,9 @@ func (v *surveyor) manifest(dir *os.File, n uint64, m *Manifest) error {
 func (v *surveyor) snapshots() error {
 	s := v.i.s
 	return v.each(s.snapshots, snapshotsDir, func(n uint64) (err error) {
-		// A crash can leave layer.json: it is written before the directory is moved.
-		dir, st, err := v.inside(s.snapshots, snapshotsDir, n, fsName, workName, sealFile, layerFile)
+		// A crash can leave layer.json: it is written before the directory is moved. The
+		// index is written while a layer is extracted.
+		dir, st, err := v.inside(s.snapshots, snapshotsDir, n, fsName, workName, sealFile, layerFile, indexFile)
 		sn := SnapshotState{Dir: st}
 		if dir == nil {
 			v.survey.Snapshots[n] = sn

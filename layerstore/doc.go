@@ -9,6 +9,7 @@
 //	  metadata.db             not this package's
 //	  layers/N/fs             a published layer, never written to again
 //	  layers/N/layer.json     what it is
+//	  layers/N/index          everything in it, see package layerindex
 //	  snapshots/N/{fs,work}   an active snapshot: upperdir and workdir
 //	  staging/N               a directory being put together
 //	  trash/N                 removed, waiting to be deleted

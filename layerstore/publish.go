@@ -78,6 +78,11 @@ func (s *Store) Place(n uint64, content Content) (err error) {
 	if err := failpoint.Hit(failpoint.LayerManifest); err != nil {
 		return err
 	}
+	if !content.Indexed {
+		if err := s.dropIndex(n); err != nil {
+			return err
+		}
+	}
 	if err := s.writeManifest(n, content); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ type Content struct {
 	OpaqueRoot bool
 	DiffID     digest.Digest
 	Size       int64           // of the layer's stream, in bytes
+	Indexed    bool            // there is an index, and it is right
 	Needs      json.RawMessage // see Manifest
 }
 

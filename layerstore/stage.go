@@ -40,7 +40,7 @@ func (s *Store) NumberOfUpper(path string) (uint64, bool) {
 }
 
 // ResetSnapshot gives active snapshot n empty directories, whatever is in them,
-// and takes its seal away.
+// and takes its seal and its index away.
 func (s *Store) ResetSnapshot(n uint64, attrs RootAttrs) (err error) {
 	defer func() { err = s.rootError(err) }()
 	dir, err := openDir(int(s.snapshots.Fd()), name(n))
@@ -48,7 +48,7 @@ func (s *Store) ResetSnapshot(n uint64, attrs RootAttrs) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	if err := unlinkIfThere(dir, sealFile); err != nil {
+	if err := errors.Join(unlinkIfThere(dir, sealFile), unlinkIfThere(dir, indexFile)); err != nil {
 		return err
 	}
 	for _, sub := range []string{fsName, workName} {
@@ -70,8 +70,8 @@ func unlinkIfThere(dir *os.File, file string) error {
 	return err
 }
 
-// SyncSnapshot makes what is in active snapshot n, which has that many inodes,
-// survive a power cut.
+// SyncSnapshot makes what is in active snapshot n, which has that many inodes, and
+// its index survive a power cut.
 func (s *Store) SyncSnapshot(ctx context.Context, n uint64, inodes int64) error {
 	return s.sync(func() (err error) {
 		defer func() { err = s.rootError(err) }()
@@ -83,6 +83,9 @@ func (s *Store) SyncSnapshot(ctx context.Context, n uint64, inodes int64) error 
 		files := fileList{many: inodes > maxFilesToSync}
 		if !files.many && s.inOrder {
 			if _, err := measure(ctx, dir, files.add); err != nil {
+				return err
+			}
+			if err := syncIndex(s.snapshots, n); err != nil {
 				return err
 			}
 		}
@@ -173,10 +176,16 @@ func (s *Store) PublishPatch(ctx context.Context, n uint64) (c Content, err erro
 		return c, err
 	}
 	c, err = measure(ctx, dir, func(string) {})
+	if err == nil {
+		err = buildIndex(ctx, s.staging, n)
+	}
 	if err == nil && !s.inOrder {
 		// Directories only: where changes are written in order, syncing what
 		// comes after them is enough.
 		err = s.sync(func() error { return unix.Syncfs(int(dir.Fd())) })
+	}
+	if err == nil && s.inOrder {
+		err = s.sync(func() error { return syncIndex(s.staging, n) })
 	}
 	if err := errors.Join(err, dir.Close()); err != nil {
 		return c, err

@@ -205,7 +205,7 @@ func (s *Snapshotter) extractPrivately(ctx context.Context, active metadata.Snap
 }
 
 func (s *seal) content() (c layerstore.Content, err error) {
-	c = layerstore.Content{Bytes: s.Bytes, Inodes: s.Inodes, Empty: s.Empty, OpaqueRoot: s.OpaqueRoot, Size: s.Size}
+	c = layerstore.Content{Bytes: s.Bytes, Inodes: s.Inodes, Empty: s.Empty, OpaqueRoot: s.OpaqueRoot, Size: s.Size, Indexed: s.Indexed}
 	if !s.Private {
 		c.DiffID = s.DiffID
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
+	"github.com/strata-snapshotter/strata/layerindex"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -32,6 +33,8 @@ type seal struct {
 	Empty      bool               `json:"empty"`
 	OpaqueRoot bool               `json:"opaqueRoot"`
 	Needs      archive.Needs      `json:"needs"`
+	// Indexed: the index beside the directory says what is in it.
+	Indexed bool `json:"indexed,omitempty"`
 	// Private: the directory was made on the layers below and is wrong on others.
 	Private bool `json:"private,omitempty"`
 }
@@ -57,6 +60,8 @@ type Stage struct {
 	sealed bool         // Commit finds what it needs
 	landed bool         // others can have the layer
 	early  func() error // ends writing the content to the disk while there is more
+	index  *layerstore.IndexFile
+	writer *layerindex.Writer
 }
 
 // Stage takes the upper directory of the active snapshot that mounts belong to,
@@ -83,6 +88,8 @@ func (s *Snapshotter) Stage(ctx context.Context, mounts []mount.Mount, blob ocis
 		return nil, err
 	}
 	st.early = s.store.WriteEarly(st.dir)
+	st.index = s.store.IndexSnapshot(n)
+	st.writer = layerindex.NewWriter(st.index)
 	return st, nil
 }
 
@@ -167,8 +174,12 @@ func (s *Snapshotter) takeUpper(n uint64) (*os.File, error) {
 // Dir is the empty upper directory. Release closes it.
 func (st *Stage) Dir() *os.File { return st.dir }
 
-// Options are those that layers of this store are extracted with.
-func (st *Stage) Options() archive.Options { return st.s.archiveOptions() }
+// Options are those that layers of this store are extracted with, once.
+func (st *Stage) Options() archive.Options {
+	opts := st.s.archiveOptions()
+	opts.Index = st.writer
+	return opts
+}
 
 func (s *Snapshotter) archiveOptions() archive.Options {
 	return archive.Options{Xattrs: s.xattrs, Limits: s.cfg.Limits}
@@ -180,9 +191,9 @@ func (s *Snapshotter) archiveOptions() archive.Options {
 func (st *Stage) Seal(ctx context.Context, desc ocispec.Descriptor, result archive.Result) error {
 	sealed := &seal{
 		DiffID: result.DiffID, Blob: desc, Size: result.Size, Bytes: result.Bytes, Inodes: result.Inodes,
-		Empty: result.Empty, OpaqueRoot: result.OpaqueRoot, Needs: result.Needs,
+		Empty: result.Empty, OpaqueRoot: result.OpaqueRoot, Needs: result.Needs, Indexed: result.Indexed,
 	}
-	if err := st.early(); err != nil {
+	if err := errors.Join(st.early(), st.index.Close()); err != nil {
 		return err
 	}
 	s, n := st.s, st.active.Number
@@ -202,7 +213,8 @@ func (st *Stage) Seal(ctx context.Context, desc ocispec.Descriptor, result archi
 	return nil
 }
 
-// finishSeal measures what was not counted, syncs, and writes the seal.
+// finishSeal measures what was not counted, and indexes what was not recorded, syncs, and
+// writes the seal. What can't be extracted yet has no index.
 func (s *Snapshotter) finishSeal(ctx context.Context, n uint64, sealed *seal) error {
 	if sealed.Bytes < 0 {
 		c, err := s.store.Measure(ctx, n)
@@ -210,6 +222,12 @@ func (s *Snapshotter) finishSeal(ctx context.Context, n uint64, sealed *seal) er
 			return err
 		}
 		sealed.Bytes, sealed.Inodes, sealed.Empty = c.Bytes, c.Inodes, c.Empty
+	}
+	if !sealed.Indexed && sealed.Needs.Mounted == "" {
+		if err := s.store.BuildIndex(ctx, n); err != nil {
+			return err
+		}
+		sealed.Indexed = true
 	}
 	if err := s.store.SyncSnapshot(ctx, n, sealed.Inodes); err != nil {
 		return err
@@ -220,7 +238,7 @@ func (s *Snapshotter) finishSeal(ctx context.Context, n uint64, sealed *seal) er
 // Release ends the use of the directory. What a failure left in it is removed.
 func (st *Stage) Release() error {
 	defer st.unlock()
-	err := errors.Join(st.early(), st.dir.Close())
+	err := errors.Join(st.early(), st.index.Close(), st.dir.Close())
 	if st.landed && st.shares() {
 		st.s.flights.landed(st.blob.Digest, st.active.Number)
 	}
@@ -278,5 +296,6 @@ func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapsh
 		return fmt.Errorf("blob %s was layer %s and is %s now: %w", sealed.Blob.Digest, sealed.DiffID, result.DiffID, errdefs.ErrDataLoss)
 	}
 	sealed.Bytes, sealed.Inodes, sealed.OpaqueRoot, sealed.Needs, sealed.Private = -1, -1, false, archive.Needs{}, true
+	sealed.Indexed = false
 	return nil
 }

@@ -178,7 +178,7 @@ func TestUsageOfAnExtractedLayerIsWhatAWalkFinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := list(t, filepath.Dir(s.store.LayerPath(sn.Layer))); !slices.Equal(got, []string{"fs", "layer.json"}) {
+	if got := list(t, filepath.Dir(s.store.LayerPath(sn.Layer))); !slices.Equal(got, []string{"fs", "index", "layer.json"}) {
 		t.Errorf("beside the layer: %v", got)
 	}
 }

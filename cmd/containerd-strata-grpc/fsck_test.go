@@ -49,6 +49,6 @@ func TestFsck(t *testing.T) {
 	if len(report.Findings) != 1 || report.Findings[0].Code != fsck.CodeDirMode || len(report.Findings[0].Plan) == 0 {
 		t.Errorf("%+v", report)
 	}
-	check(fsck.ExitUsage, "--help", "--data")
+	check(fsck.ExitUsage, "--help", "--content")
 	check(fsck.ExitUsage, `"x"`, "x")
 }

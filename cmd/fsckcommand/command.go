@@ -19,6 +19,7 @@ const (
 	flagRepair = "repair"
 	flagDryRun = "dry-run"
 	flagUsage  = "usage"
+	flagData   = "data"
 	flagJSON   = "json"
 )
 
@@ -58,6 +59,7 @@ func New(load func(*cli.Command) (config.Config, error)) *cli.Command {
 			&cli.BoolFlag{Name: flagRepair, Usage: "show what is to be done, and do it"},
 			&cli.BoolFlag{Name: flagDryRun, Usage: "show what --repair would do"},
 			&cli.BoolFlag{Name: flagUsage, Usage: "measure every layer, too"},
+			&cli.BoolFlag{Name: flagData, Usage: "hold every file of every layer against what was extracted, too"},
 			&cli.BoolFlag{Name: flagJSON, Usage: "print one JSON object"},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error { return runFsck(ctx, cmd, load) },
@@ -83,7 +85,7 @@ func runFsck(ctx context.Context, cmd *cli.Command, load func(*cli.Command) (con
 	if err := log.SetLevel(cfg.LogLevel); err != nil {
 		return exitError{fsck.ExitUsage, err}
 	}
-	report, err := checkOrRepair(ctx, cmd, fsck.Options{Root: cfg.Root, Usage: cmd.Bool(flagUsage)})
+	report, err := checkOrRepair(ctx, cmd, fsck.Options{Root: cfg.Root, Usage: cmd.Bool(flagUsage), Data: cmd.Bool(flagData)})
 	if report != nil {
 		err = errors.Join(err, printReport(cmd, report))
 	}

@@ -72,9 +72,6 @@ func namesFor(ctx context.Context, cmd *cli.Command) (storeview.Names, error) {
 	return names, nil
 }
 
-// size is a number of bytes for people.
-func size(bytes int64) string { return units.BytesSize(float64(bytes)) }
-
 // age is how long ago something was, for people.
 func age(t time.Time) string {
 	if t.IsZero() {

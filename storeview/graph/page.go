@@ -84,7 +84,7 @@ func newPage(v *storeview.View, parts []storeview.Part, now time.Time) *page {
 	return p
 }
 
-func size(bytes int64) string { return units.BytesSize(float64(bytes)) }
+func size(bytes int64) string { return units.HumanSize(float64(bytes)) }
 
 func percent(part, whole float64) string {
 	if whole == 0 {
