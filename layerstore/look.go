@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/strata-snapshotter/strata/layerindex"
 )
 
 // Looker is a root that is open for being read, whoever uses it meanwhile. What it
@@ -67,6 +69,14 @@ func (l *Looker) ReadManifest(n uint64) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("%s has no layers: %w", l.s.path, errdefs.ErrUnavailable)
 	}
 	return l.s.ReadManifest(n)
+}
+
+// VerifyLayer is Store.VerifyLayer. A layer that is removed meanwhile seems damaged.
+func (l *Looker) VerifyLayer(ctx context.Context, n uint64, opts layerindex.Options, report func(layerindex.Problem) error) (layerindex.Stats, error) {
+	if l.s.layers == nil {
+		return layerindex.Stats{}, fmt.Errorf("%s has no layers: %w", l.s.path, errdefs.ErrUnavailable)
+	}
+	return l.s.VerifyLayer(ctx, n, opts, report)
 }
 
 // Numbers returns the numbers in "layers" or "snapshots", in no order.

@@ -16,7 +16,6 @@ import (
 
 	"github.com/strata-snapshotter/strata/extstore"
 	"github.com/strata-snapshotter/strata/imagestore"
-	"github.com/strata-snapshotter/strata/metadata"
 	"github.com/strata-snapshotter/strata/overlayutil"
 	"github.com/strata-snapshotter/strata/storeview"
 )
@@ -142,11 +141,11 @@ func (x exporting) export(ctx context.Context, l *storeview.Layer, dir string) (
 
 // stillThere: a layer is deleted only after metadata.db has said that it is gone.
 func (x exporting) stillThere(ctx context.Context, l *storeview.Layer) error {
-	now, err := metadata.InspectCopy(ctx, x.view.Looker().DatabasePath())
+	there, err := x.view.StillThere(ctx, l)
 	if err != nil {
 		return err
 	}
-	if now.Layers[l.Number].DiffID != l.DiffID {
+	if !there {
 		return fmt.Errorf("layer %d was removed while it was copied, pull the image again: %w", l.Number, errdefs.ErrUnavailable)
 	}
 	return nil

@@ -46,6 +46,8 @@ var (
 //	9 active, being extracted
 //	10 a layer directory that nothing names
 //
+// Layer 6 has no index.
+//
 // Images "example.test/app:1" and "example.test/app:latest" are 3,
 // "example.test/other:1" is 5, and 6 is nobody's.
 type Store struct {
@@ -163,6 +165,9 @@ func (b *builder) layer(diffID digest.Digest, parent string, size int) (key stri
 	n := b.reserve()
 	active := b.active(n, "extract-"+diffID.Encoded()[:6], parent, nil)
 	b.write(n, size)
+	if diffID != Old {
+		b.must(b.store.BuildIndex(context.Background(), n))
+	}
 	content, err := b.store.Seal(context.Background(), n)
 	b.must(err)
 	content.DiffID = diffID
