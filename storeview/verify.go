@@ -16,15 +16,15 @@ import (
 type Verdict string
 
 const (
-	// Sound: every file is as it was when the layer was made.
+	// Sound says that every file is as it was when the layer was made.
 	Sound Verdict = "sound"
-	// Damaged: files differ, or the index can't be read.
+	// Damaged says that files differ, or the index can't be read.
 	Damaged Verdict = "damaged"
-	// Unindexed: there is nothing to hold it against.
+	// Unindexed says that there is nothing to hold it against.
 	Unindexed Verdict = "no index"
-	// Elsewhere: it is in an additional store, which has records of its own.
+	// Elsewhere says that it is in an additional store, which has records of its own.
 	Elsewhere Verdict = "external"
-	// Removed: it went meanwhile.
+	// Removed says that it went meanwhile.
 	Removed Verdict = "removed"
 )
 

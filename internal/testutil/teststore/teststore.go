@@ -165,12 +165,13 @@ func (b *builder) layer(diffID digest.Digest, parent string, size int) (key stri
 	n := b.reserve()
 	active := b.active(n, "extract-"+diffID.Encoded()[:6], parent, nil)
 	b.write(n, size)
-	if diffID != Old {
+	indexed := diffID != Old
+	if indexed {
 		b.must(b.store.BuildIndex(context.Background(), n))
 	}
 	content, err := b.store.Seal(context.Background(), n)
 	b.must(err)
-	content.DiffID = diffID
+	content.DiffID, content.Indexed = diffID, indexed
 	b.must(b.store.Publish(n, content))
 	key = chain(diffID, parent)
 	name := b.name(key)
