@@ -20,6 +20,7 @@ var exitCodes = []struct {
 	{exitNotFound, "there is no such image, snapshot, layer, platform, store or file"},
 	{exitBadContent, "a wrong digest, a truncated archive, a layer that was refused, a store that is not what it was"},
 	{exitUnavailable, "the registry, or containerd, can't be reached, or the store is in use"},
+	{exitInterrupted, "interrupted by a signal"},
 }
 
 const (
