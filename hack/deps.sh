@@ -181,6 +181,8 @@ test_all() {
 	need newuidmap uidmap
 	need unshare util-linux
 	need setpriv util-linux
+	need umoci umoci # make and read images that the image store exchanges with others
+	need skopeo skopeo
 	[ -e /opt/cni/bin/bridge ] || need_path /usr/lib/cni/bridge containernetworking-plugins
 	demo
 	install_runc

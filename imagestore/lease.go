@@ -48,6 +48,12 @@ func (s *Store) lease(ctx context.Context, opts ...leases.Opt) (context.Context,
 // for a day: the layers that were complete, and the downloads, which go on when the same
 // is asked for again. After a success no such lease is needed: the image refers to it all.
 func (s *Store) working(ctx context.Context, name string, do func(ctx context.Context) error) error {
+	// One at a time: each fetches and extracts side by side by itself, and takes what
+	// it finds half extracted for left behind.
+	if err := s.work.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer s.work.Release(1)
 	ctx, _, err := s.lease(ctx, leases.WithLabels(map[string]string{labelPull: name}))
 	if err != nil {
 		return err

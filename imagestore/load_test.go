@@ -3,6 +3,7 @@
 package imagestore
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -287,4 +288,42 @@ func archiveGzip(data []byte) []byte {
 	_, _ = w.Write(data)
 	_ = w.Close()
 	return out.Bytes()
+}
+
+// What an archive that was cut off has left is not taken for the beginning of another's
+// file of the same name.
+func TestLoadAfterCut(t *testing.T) {
+	archive := func(file string) []byte { // the names have one length, and so the layers
+		img := build(t, heavy(file, 3<<20))
+		layers, err := img.Layers()
+		must(t, err)
+		layer, err := layers[0].Uncompressed()
+		must(t, err)
+		data, err := io.ReadAll(layer)
+		must(t, err)
+		config, err := img.RawConfigFile()
+		must(t, err)
+		var out bytes.Buffer
+		w := tar.NewWriter(&out)
+		for _, f := range []struct {
+			name string
+			data []byte
+		}{
+			{"layer.tar", data}, {"config.json", config},
+			{"manifest.json", []byte(`[{"Config":"config.json","RepoTags":["a.test/a:1"],"Layers":["layer.tar"]}]`)},
+		} {
+			must(t, w.WriteHeader(&tar.Header{Name: f.name, Size: int64(len(f.data)), Mode: 0o600}))
+			_, err := w.Write(f.data)
+			must(t, err)
+		}
+		must(t, w.Close())
+		return out.Bytes()
+	}
+	s := newStore(t)
+	_, err := s.Load(context.Background(), LoadOptions{Reader: bytes.NewReader(archive("a")[:2<<20])})
+	if !errdefs.IsDataLoss(err) {
+		t.Fatalf("an archive that is cut off: %v, want ErrDataLoss", err)
+	}
+	image := loadOne(t, s, LoadOptions{Reader: bytes.NewReader(archive("b"))})
+	must(t, s.Check(context.Background(), image))
 }

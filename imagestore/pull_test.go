@@ -5,10 +5,14 @@ package imagestore
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/strata-snapshotter/strata/internal/testimage"
 	"github.com/strata-snapshotter/strata/internal/testutil/testregistry"
@@ -29,6 +33,12 @@ func TestPull(t *testing.T) {
 	}
 	if n := count(t, s, snapshots.KindActive); n != 0 {
 		t.Errorf("%d active snapshots are left", n)
+	}
+	for i, l := range image.Layers { // by which an archive with the bare tar finds the blob
+		info, err := s.Content().Info(s.Context(context.Background()), l.Digest)
+		if err != nil || info.Labels[labels.LabelUncompressed] != image.DiffIDs[i].String() {
+			t.Errorf("blob %s is labelled %v, %v", l.Digest, info.Labels, err)
+		}
 	}
 	r.Requests()
 	seen = events{}
@@ -78,6 +88,31 @@ func TestLayersOfNothing(t *testing.T) {
 			t.Errorf("%s: directories %q, %v, want the empty one", name, dirs, err)
 		}
 	}
+}
+
+// Pulls at the same time don't get in each other's way: what one extracts is not what a
+// killed process left.
+func TestPullsAtOnce(t *testing.T) {
+	r := testregistry.Start(t)
+	shared := heavy("shared", 200_000)
+	first := r.Push(t, "first:1", build(t, heavy("a", 400_000), shared))
+	second := r.Push(t, "second:1", build(t, heavy("b", 400_000), shared))
+	s := newStore(t)
+	r.Fail(testregistry.Faults{Delay: 10 * time.Millisecond})
+	var g errgroup.Group
+	start := sync.OnceFunc(func() {
+		g.Go(func() error {
+			_, err := tryPull(s, PullOptions{Ref: second})
+			return err
+		})
+	})
+	image := pull(t, s, PullOptions{Ref: first, Progress: func(e Event) {
+		if e.Step == StepDownload {
+			start()
+		}
+	}})
+	must(t, s.Check(context.Background(), image))
+	must(t, g.Wait())
 }
 
 func TestPolicyNever(t *testing.T) {

@@ -40,6 +40,8 @@ func (b *barLines) event(e imagestore.Event, now time.Time) {
 	switch {
 	case e.Step == imagestore.StepResolving:
 		*b = barLines{title: printable(e.Image) + ": asking the registry"}
+	case e.Step == imagestore.StepReading:
+		*b = barLines{title: printable(e.Image) + ": reading"}
 	case e.Step == imagestore.StepComplete:
 		*b = barLines{title: printable(e.Image) + ": is here", done: true}
 	case e.Step == imagestore.StepUnpacking:
