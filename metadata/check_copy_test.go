@@ -26,7 +26,7 @@ func TestInspectCopyOfAStoreInUse(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- comeAndGo(ctx, s, &stop) }()
 	last := 0
-	for range 60 {
+	for i := 0; i < 60 || last < 30; i++ {
 		c, err := InspectCopy(ctx, s.Path())
 		if err != nil {
 			t.Fatal(err)
@@ -58,9 +58,6 @@ func TestInspectCopyOfAStoreInUse(t *testing.T) {
 	stop.Store(true)
 	if err := <-done; err != nil {
 		t.Fatal(err)
-	}
-	if last < 10 {
-		t.Errorf("only %d snapshots were made: nothing was tested", last)
 	}
 }
 

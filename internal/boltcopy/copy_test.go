@@ -53,15 +53,12 @@ func TestCopyOfAFileBeingWritten(t *testing.T) {
 		}
 	}()
 	last := uint64(0)
-	for range 150 {
+	for i := 0; i < 150 || last < 10; i++ {
 		last = max(last, checkCopy(t, path, last))
 	}
 	close(stop)
 	if err := <-done; err != nil {
 		t.Fatal(err)
-	}
-	if last < 3 {
-		t.Errorf("the writer came to %d transactions only: nothing was tested", last)
 	}
 }
 
