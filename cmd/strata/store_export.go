@@ -61,7 +61,7 @@ func runStoreExport(ctx context.Context, cmd *cli.Command) error {
 func layersFor(v *storeview.View, refs []string) (list []*storeview.Layer, err error) {
 	seen := map[*storeview.Layer]bool{}
 	for _, ref := range refs {
-		found, err := find(v, ref)
+		found, err := findLayers(v, ref)
 		if err != nil {
 			return nil, err
 		}
@@ -75,8 +75,8 @@ func layersFor(v *storeview.View, refs []string) (list []*storeview.Layer, err e
 	return list, nil
 }
 
-// find gives the layers of an image, by its name or digest, or the layer of a diffID.
-func find(v *storeview.View, ref string) (list []*storeview.Layer, err error) {
+// findLayers gives the layers of an image, by its name or digest, or the layer of a diffID.
+func findLayers(v *storeview.View, ref string) (list []*storeview.Layer, err error) {
 	full, err := imagestore.WriteOut(ref, os.Getenv(registryEnv))
 	if err != nil {
 		full = ref // other clients of containerd have names of their own

@@ -84,11 +84,11 @@ func layersToVerify(v *storeview.View, args []string) (list []*storeview.Layer, 
 	return list, nil
 }
 
-// findAny is find that knows numbers, too.
+// findAny is findLayers that knows numbers, too.
 func findAny(v *storeview.View, arg string) ([]*storeview.Layer, error) {
 	n, err := strconv.ParseUint(arg, 10, 64)
 	if err != nil {
-		return find(v, arg)
+		return findLayers(v, arg)
 	}
 	if l := v.Layer(n); l != nil {
 		return []*storeview.Layer{l}, nil
