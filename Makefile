@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN      := bin
 DAEMON   := $(BIN)/containerd-strata-grpc
+CLI      := $(BIN)/strata
 TOOLS    := $(CURDIR)/.cache/bin
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
@@ -41,8 +42,12 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
 
 .PHONY: build
-build: ## bin/containerd-strata-grpc
-	$(call step,build,CGO_ENABLED=0 go build -trimpath -buildvcs=$(STAMP) -ldflags "$(LDFLAGS)" -o $(DAEMON) ./cmd/containerd-strata-grpc)
+build: ## bin/containerd-strata-grpc and bin/strata
+	$(call step,build,CGO_ENABLED=0 go build -trimpath -buildvcs=$(STAMP) -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/containerd-strata-grpc ./cmd/strata)
+
+.PHONY: man
+man: build ## manual pages in bin/man
+	$(call step,man,$(CLI) docs man $(BIN)/man)
 
 .PHONY: demo
 demo: ## run a container on Strata in a temporary directory, as root
@@ -77,11 +82,12 @@ fmt: lint-deps ## format the Go code
 
 .PHONY: generate
 generate: build ## rewrite the checked-in generated files
-	$(call step,generate,$(DAEMON) config default > config/config.toml)
+	$(call step,generate,$(DAEMON) config default > config/config.toml && $(CLI) docs markdown > docs/cli.md)
 
 .PHONY: check-generated
 check-generated: build ## are the checked-in generated files current?
 	$(call step,check-generated,diff -u config/config.toml <($(DAEMON) config default) || { echo "config/config.toml is not what the daemon prints: run make generate"; false; })
+	$(call step,check-generated,diff -u docs/cli.md <($(CLI) docs markdown) || { echo "docs/cli.md is not what strata prints: run make generate"; false; })
 
 .PHONY: fixture
 fixture: ## a root as this version writes it, for the tests of later ones; as root, before the release of a new format

@@ -183,6 +183,11 @@ func (x *exporter) run(ctx context.Context) error {
 		if err := x.build(ctx); err != nil {
 			return err
 		}
+		if x.layer.StillThere != nil {
+			if err := x.layer.StillThere(); err != nil {
+				return err
+			}
+		}
 		if have, err = x.publish(ctx); err != nil {
 			return err
 		}

@@ -138,6 +138,10 @@ type Layer struct {
 	Blobs []digest.Digest
 	// Created is when the layer was extracted.
 	Created time.Time
+	// StillThere, if set, is asked by Export when all of Dir has been read: an error
+	// ends the export. Who else may remove the layer meanwhile would leave a part of it
+	// to be copied.
+	StillThere func() error
 	// Store is the path of the store it was found in, as configured, and Path
 	// where Dir is below it. Export does not look at them.
 	Store, Path string

@@ -159,8 +159,8 @@ func (s *scan) readLink(bucket, k []byte) {
 }
 
 func (s *scan) readBlob(k, v []byte) {
-	blob, err := decodeDigest(k)
 	var diffID digest.Digest
+	blob, err := decodeDigest(k)
 	if err == nil {
 		diffID, err = decodeDigest(v)
 	}

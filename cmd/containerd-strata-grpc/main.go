@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/strata-snapshotter/strata/cmd/fsckcommand"
 )
 
 const name = "containerd-strata-grpc"
@@ -61,7 +63,7 @@ func newCommand() *cli.Command {
 		Version:        versionText(),
 		Flags:          flags(),
 		Action:         runDaemon,
-		Commands:       []*cli.Command{configCommand(), fsckCommand()},
+		Commands:       []*cli.Command{configCommand(), fsckcommand.New(effectiveConfig)},
 		OnUsageError:   usageError,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/urfave/cli/v3"
 
+	"github.com/strata-snapshotter/strata/cmd/fsckcommand"
 	"github.com/strata-snapshotter/strata/imagestore"
 )
 
@@ -48,6 +49,9 @@ func exitCode(err error) (code int, say bool) {
 	if errors.As(err, &e) {
 		return e.code, e.err != nil
 	}
+	if code, say, ok := fsckcommand.ExitCode(err); ok {
+		return code, say
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted, true
@@ -71,6 +75,17 @@ func usage(cmd *cli.Command, format string, args ...any) error {
 // usageError keeps the library from printing the whole help around an error.
 func usageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {
 	return usage(cmd, "%w", err)
+}
+
+// setUsageError gives usageError to commands, and those below them, that have no such
+// function: the library asks a command itself only.
+func setUsageError(commands []*cli.Command) {
+	for _, c := range commands {
+		if c.OnUsageError == nil {
+			c.OnUsageError = usageError
+		}
+		setUsageError(c.Commands)
+	}
 }
 
 // arguments are the command's arguments, of which there must be at least least and at

@@ -24,7 +24,7 @@ const (
 func globalFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
-			Name: flagRoot, Value: defaultRoot(), Sources: cli.EnvVars("STRATA_ROOT"),
+			Name: flagRoot, Value: defaultRoot(), DefaultText: "/var/lib/strata, and strata in their data directory for ordinary users", Sources: cli.EnvVars("STRATA_ROOT"),
 			Usage: "`DIRECTORY` of the image store, or the root of a daemon to look into",
 		},
 		&cli.StringFlag{Name: flagLogLevel, Value: "warn", Usage: "least severe `LEVEL` to log"},

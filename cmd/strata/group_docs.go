@@ -5,4 +5,11 @@ package main
 import "github.com/urfave/cli/v3"
 
 // docsCommands write what is generated from the commands.
-func docsCommands() []*cli.Command { return nil }
+func docsCommands() []*cli.Command {
+	return []*cli.Command{{
+		Name:     "docs",
+		Usage:    "write the documentation of the commands",
+		Hidden:   true,
+		Commands: []*cli.Command{docsMarkdownCommand(), docsManCommand()},
+	}}
+}

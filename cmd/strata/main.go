@@ -61,6 +61,7 @@ func newCommand() *cli.Command {
 	} {
 		commands = append(commands, group...)
 	}
+	setUsageError(commands)
 	return &cli.Command{
 		Name:                  name,
 		Usage:                 "keep container images as layer directories, and look into Strata stores",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package fsckcommand is the command fsck, of the daemon and of the CLI.
+package fsckcommand
 
 import (
 	"context"
@@ -10,6 +11,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/urfave/cli/v3"
 
+	"github.com/strata-snapshotter/strata/config"
 	"github.com/strata-snapshotter/strata/fsck"
 	"github.com/strata-snapshotter/strata/service"
 )
@@ -40,19 +42,19 @@ func (e exitError) Error() string {
 
 func (e exitError) Unwrap() error { return e.err }
 
-// exitCode is the code that the program ends with after err, and whether there is
-// something to say about it.
-func exitCode(err error) (code int, say bool) {
+// ExitCode is the code that the program ends with after err, if that comes from fsck, and
+// whether there is something to say about it.
+func ExitCode(err error) (code int, say, ok bool) {
 	var e exitError
 	if errors.As(err, &e) {
-		return e.code, e.err != nil
+		return e.code, e.err != nil, true
 	}
-	return 1, true
+	return 0, false, false
 }
 
-// fsckCommand checks the root of a daemon that does not run. docs/fsck.md says what it
-// finds, and what the exit codes mean.
-func fsckCommand() *cli.Command {
+// New returns the command, which checks a root that nobody uses. docs/fsck.md says what
+// it finds, and what the exit codes mean. load gives the configuration of the root.
+func New(load func(*cli.Command) (config.Config, error)) *cli.Command {
 	return &cli.Command{
 		Name:  "fsck",
 		Usage: "check the root directory, and repair it; the daemon must be stopped",
@@ -65,21 +67,26 @@ func fsckCommand() *cli.Command {
 			&cli.StringFlag{Name: flagContent, Usage: "`DIRECTORY` of containerd's content store, from which --repair extracts damaged layers again"},
 			&cli.BoolFlag{Name: flagJSON, Usage: "print one JSON object"},
 		},
-		Action: runFsck,
-		OnUsageError: func(ctx context.Context, cmd *cli.Command, err error, sub bool) error {
-			return exitError{fsck.ExitUsage, usageError(ctx, cmd, err, sub)}
+		Action: func(ctx context.Context, cmd *cli.Command) error { return runFsck(ctx, cmd, load) },
+		OnUsageError: func(_ context.Context, cmd *cli.Command, err error, _ bool) error {
+			return usageError(cmd, err)
 		},
 	}
 }
 
-func runFsck(ctx context.Context, cmd *cli.Command) error {
-	if err := noArguments(cmd); err != nil {
-		return exitError{fsck.ExitUsage, err}
+// usageError is an error in the command line.
+func usageError(cmd *cli.Command, err error) error {
+	return exitError{fsck.ExitUsage, fmt.Errorf("%w, see \"%s --help\"", err, cmd.FullName())}
+}
+
+func runFsck(ctx context.Context, cmd *cli.Command, load func(*cli.Command) (config.Config, error)) error {
+	if arg := cmd.Args().First(); arg != "" {
+		return usageError(cmd, fmt.Errorf("unknown argument %q", arg))
 	}
 	if cmd.Bool(flagRepair) && cmd.Bool(flagRebuild) {
 		return exitError{fsck.ExitUsage, errors.New("--rebuild comes first, --repair after that: they do not go together")}
 	}
-	cfg, err := effectiveConfig(cmd)
+	cfg, err := load(cmd)
 	if err != nil {
 		return exitError{fsck.ExitUsage, err}
 	}

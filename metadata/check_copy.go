@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metadata
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/containerd/errdefs"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/strata-snapshotter/strata/internal/boltcopy"
+)
+
+// InspectCopy is Inspect for a store that another process may have open and write to:
+// what it returns is one state of it, of some moment of the call. Nothing is locked.
+//
+// Errors are those of Inspect, but for ErrUnavailable: somebody writes to the store
+// without a pause.
+func InspectCopy(ctx context.Context, path string) (c *Contents, err error) {
+	db, err := boltcopy.Open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := checkCopy(path, db); err != nil {
+		return nil, err
+	}
+	return inspectDB(path, db)
+}
+
+// checkCopy is inspect for a store that is open.
+func checkCopy(path string, db *bolt.DB) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = damaged(path, fmt.Errorf("%v", p))
+		}
+	}()
+	return db.View(func(tx *bolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil {
+			if err := emptyOrForeign(path, tx); err != nil {
+				return err
+			}
+			return fmt.Errorf("%s is empty: %w", path, errdefs.ErrNotFound)
+		}
+		var f Format
+		if err := json.Unmarshal(meta.Get(keyFormat), &f); err != nil {
+			return damaged(path, err)
+		}
+		return f.check(path)
+	})
+}
