@@ -86,6 +86,8 @@ type Config struct {
 	Snapshotter Snapshotter `toml:"snapshotter" comment:"Options of the snapshotter."`
 	// Limits holds what a layer may take.
 	Limits Limits `toml:"limits" comment:"What one layer may take. One that asks for more is refused."`
+	// Scrub says how layers are checked in the background.
+	Scrub Scrub `toml:"scrub" comment:"Checking layers in the background."`
 }
 
 // Snapshotter is the table [snapshotter]: how snapshots are kept and mounted.
@@ -128,5 +130,6 @@ func Default() Config {
 			Verify:           VerifyFull,
 		},
 		Limits: DefaultLimits(),
+		Scrub:  DefaultScrub(),
 	}
 }

@@ -52,6 +52,7 @@ func (c Config) Validate() error {
 	p.oneOf("log_format", c.LogFormat, logFormats)
 	p.snapshotter("snapshotter.", c.Snapshotter)
 	p.limits("limits.", c.Limits)
+	p.scrub("scrub.", c.Scrub)
 	return p.err()
 }
 

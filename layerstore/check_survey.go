@@ -114,7 +114,7 @@ func (v *surveyor) root() (err error) {
 			return err
 		}
 	}
-	known := append(layoutDirs(), lockName, databaseName, logName, volatileFile, tempMountsDir, keptDir)
+	known := append(layoutDirs(), lockName, databaseName, logName, volatileFile, tempMountsDir, keptDir, scrubFile)
 	ours := func(base string) bool {
 		if strings.HasPrefix(base, damagedPrefix) {
 			v.survey.Damaged = append(v.survey.Damaged, base)

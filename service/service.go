@@ -38,6 +38,7 @@ type Service struct {
 	server       *grpc.Server
 	health       *health.Server
 	drainTimeout time.Duration
+	scrub        *Scrub
 	close        func() error
 }
 
@@ -68,8 +69,13 @@ func New(ctx context.Context, cfg config.Config) (*Service, error) {
 	if err != nil {
 		return nil, errors.Join(err, containerd.Close(), sn.Close(), ln.Close(), ln.release())
 	}
-	return assemble(sn, containerd, differ, ln), nil
+	s := assemble(sn, containerd, differ, ln)
+	s.scrub = NewScrub(sn, cfg.Root, cfg.Scrub)
+	return s, nil
 }
+
+// ScrubStats are what checking layers in the background has done.
+func (s *Service) ScrubStats() ScrubStats { return s.scrub.Stats() }
 
 // assemble registers the APIs of sn and of the differ on a server for ln.
 func assemble(sn snapshots.Snapshotter, containerd *diff.Client, differ *diff.Differ, ln *listener) *Service {
@@ -108,6 +114,7 @@ func (s *Service) Serve(ctx context.Context) error {
 	go func() { served <- s.server.Serve(s.listener) }()
 	notify(ctx, daemon.SdNotifyReady)
 	log.G(ctx).WithField("address", s.listener.address).Info("serving")
+	defer s.scrub.start(ctx, s.drainTimeout)()
 	select {
 	case err := <-served:
 		return s.served(err)
