@@ -97,7 +97,7 @@ func change(t testing.TB, rt *rapid.T, s *Store, i int) {
 func TestLogIsTheStore(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		path := filepath.Join(t.TempDir(), "metadata.db")
-		s, err := Open(path)
+		s, err := Open(path, Volatile())
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func TestLogIsTheStore(t *testing.T) {
 				if err := s.Close(); err != nil {
 					rt.Fatal(err)
 				}
-				if s, err = Open(path); err != nil {
+				if s, err = Open(path, Volatile()); err != nil {
 					rt.Fatal(err)
 				}
 			case 1:
