@@ -279,7 +279,7 @@ func TestNobodyHearsOfWhatIsNotCommitted(t *testing.T) {
 					return err
 				})
 				if !errdefs.IsAlreadyExists(err) {
-					seen <- fmt.Errorf("the second is told %v, want ErrAlreadyExists", err)
+					seen <- fmt.Errorf("the second is told %w, want ErrAlreadyExists", err)
 					return
 				}
 				seen <- s.View(func(tx *Tx) error {

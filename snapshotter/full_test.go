@@ -229,7 +229,7 @@ func TestInodesRunOutAtEveryStage(t *testing.T) {
 // made. metadata.db has to have it for the transactions.
 func TestRemovalNeedsNoRoom(t *testing.T) {
 	for fstype := range smallDisks {
-		for _, many := range []int{1, 3, 10, 30, 100, 300} {
+		for _, many := range []int{3, 30, 100} {
 			t.Run(fmt.Sprint(fstype, " ", many), func(t *testing.T) {
 				d := newDisk(t, fstype)
 				for i := range many {

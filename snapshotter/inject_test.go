@@ -62,7 +62,7 @@ func TestEveryWriteFails(t *testing.T) {
 				if n < 50 {
 					t.Fatalf("a round has only %d writes", n)
 				}
-				stride := 7
+				stride := 13
 				if os.Getenv(everyFault) != "" {
 					stride = 1
 				}
