@@ -56,11 +56,15 @@ func newOnto(x *extraction, dir *os.File) *onto {
 	return o
 }
 
-// plainRoot gives a directory that is a layer of its own the attribute by which
-// readers know that there are others.
+// plainRoot gives the directory the attribute by which readers know that what is in it
+// has one.
 func (o *onto) plainRoot(dir *os.File) error {
-	if len(o.opts.Lowers) == 0 {
+	if !o.opts.OverrideStat {
 		return nil
+	}
+	known, err := readOverride(int(dir.Fd()))
+	if err != nil || known != nil {
+		return err
 	}
 	return o.meta.setOverride(int(dir.Fd()), newDir(""))
 }
@@ -112,14 +116,18 @@ func (o *onto) place(l place, e *entry, dir int) error {
 	if o.skipsDevice(e) {
 		return nil
 	}
-	if _, err := o.clear(dir, l.path); err != nil {
+	err := o.remove(dir, l.path)
+	if err == nil {
+		_, err = o.ground.vacate(dir, l.path)
+	}
+	if err != nil {
 		return err
 	}
 	o.seen.at(l.path).made = true
 	if e.typ == typeRegular {
 		return o.file(l, e, dir)
 	}
-	err := o.makeNode(dir, l.base, e)
+	err = o.makeNode(dir, l.base, e)
 	if err == nil {
 		err = o.plainNode(dir, l.base, e)
 	}
@@ -130,14 +138,6 @@ func (o *onto) place(l place, e *entry, dir int) error {
 		return fmt.Errorf("entry %s: %w", quote(l.path), err)
 	}
 	return nil
-}
-
-// clear makes way at path. opaque says that a directory there has to hide one below.
-func (o *onto) clear(dir int, path string) (opaque bool, err error) {
-	if err := o.remove(dir, path); err != nil {
-		return false, err
-	}
-	return o.ground.vacate(dir, path)
 }
 
 func (o *onto) file(l place, e *entry, dir int) error {
@@ -321,7 +321,7 @@ func (o *onto) hardLink(l place, e *entry, dir int) error {
 		return bad("entry %s is a hard link to the root", quote(e.name))
 	}
 	// What the link replaces goes first: the way to the target may lead through it.
-	if _, err := o.clear(dir, l.path); err != nil {
+	if err := o.remove(dir, l.path); err != nil {
 		return err
 	}
 	at, err := o.lookup(target.dir)
@@ -353,6 +353,9 @@ func (o *onto) link(l place, e *entry, dir, from int, target string) error {
 	}
 	if err := o.ground.bring(from, target); err != nil {
 		return fmt.Errorf("hard link %s: copy %s from the layers below: %w", quote(l.path), quote(target), err)
+	}
+	if _, err := o.ground.vacate(dir, l.path); err != nil {
+		return fmt.Errorf("hard link %s: %w", quote(l.path), err)
 	}
 	if err := unix.Linkat(from, base, dir, l.base, 0); err != nil {
 		return fmt.Errorf("hard link %s: %w", quote(l.path), err)

@@ -186,16 +186,16 @@ func (d *overrideDump) add(rel, path string) error {
 	if err := checkOnDisk(path, n); err != nil {
 		return err
 	}
-	if n.kind == TypeFile {
-		d.groups[id] = append(d.groups[id], rel)
-		d.inodes[rel] = id
-	}
 	d.nodes[rel] = n
 	if n.kind == TypeSymlink {
 		return nil
 	}
 	if err := n.override(); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	if n.kind == TypeFile {
+		d.groups[id] = append(d.groups[id], rel)
+		d.inodes[rel] = id
 	}
 	return nil
 }
