@@ -111,7 +111,7 @@ func (v *surveyor) root() (err error) {
 			return err
 		}
 	}
-	known := append(layoutDirs(), lockName, databaseName, volatileFile, tempMountsDir)
+	known := append(layoutDirs(), lockName, databaseName, volatileFile, ownershipFile, tempMountsDir)
 	if err := v.strangers(s.root, "", func(base string) bool { return slices.Contains(known, base) }); err != nil {
 		return err
 	}

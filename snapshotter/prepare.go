@@ -11,7 +11,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
-	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
 
@@ -141,7 +140,7 @@ func (s *Snapshotter) discard(ctx context.Context, n uint64, cause error) error 
 }
 
 func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, n uint64, base base) error {
-	attrs := layerstore.DefaultAttrs()
+	attrs := s.store.DefaultAttrs()
 	if len(base.chain) > 0 {
 		var err error
 		if attrs, err = s.store.LayerAttrs(base.chain[0].Number); err != nil {
@@ -155,7 +154,7 @@ func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, 
 	if mapped {
 		err = s.makeMapped(ctx, info, n, base, attrs, ids)
 	} else {
-		err = s.store.MakeSnapshot(n, attrs)
+		err = s.store.MakeSnapshot(n, s.upperAttrs(info, attrs))
 	}
 	if err != nil || isExtraction(info) {
 		// Nobody goes on with an extraction after a power cut.

@@ -61,7 +61,7 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 		return nil, err
 	}
 	volatile := cfg.Durability == DurabilityNone
-	store, err := layerstore.Open(layerstore.Config{Root: cfg.Root, Alias: alias, Volatile: volatile})
+	store, err := layerstore.Open(layerstore.Config{Root: cfg.Root, Alias: alias, Volatile: volatile, OverrideStat: cfg.Ownership == OwnershipOverrideStat})
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +88,10 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 // probe finds out what the kernel and the root's file system can do. It works
 // in staging: what a crash leaves there is swept.
 func (s *Snapshotter) probe(ctx context.Context) error {
+	if s.overrides() {
+		s.probeAttributes(ctx)
+		return nil
+	}
 	facts, err := overlayutil.CheckRoot(s.store.StagingPath())
 	if err != nil {
 		return fmt.Errorf("root %s: %w", s.cfg.Root, err)
