@@ -31,7 +31,7 @@ func (d *differ) loadOverride(e *diffEntry, name string) (done bool, err error) 
 		return false, nil
 	case name == overrideStat, name == fuseOverrideStat:
 		return true, d.readOverride(e, name)
-	case name == fuseOpaque:
+	case name == fuseOpaque, name == string(overlayutil.Trusted)+"opaque":
 		value, _, err := d.xattr(e, name)
 		e.marks.opaque = e.marks.opaque || value == "y"
 		return true, err

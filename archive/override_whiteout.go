@@ -90,9 +90,11 @@ const fuseOpaque = fuseOverlayfs + "opaque"
 // isOpaqueDir tells whether a directory of a layer, or of an upper directory that
 // fuse-overlayfs wrote, hides those of the layers below.
 func isOpaqueDir(fd int) (bool, error) {
-	opaque, err := overlayutil.User.IsOpaque(fd)
-	if err != nil || opaque {
-		return opaque, err
+	// Run by root, fuse-overlayfs writes the one that only root can read.
+	for _, ns := range []overlayutil.XattrNamespace{overlayutil.User, overlayutil.Trusted} {
+		if opaque, err := ns.IsOpaque(fd); err != nil || opaque {
+			return opaque, err
+		}
 	}
 	var value [2]byte
 	n, err := unix.Fgetxattr(fd, fuseOpaque, value[:])

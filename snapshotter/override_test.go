@@ -4,6 +4,7 @@ package snapshotter
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,7 +34,7 @@ func openOverride(t *testing.T, root string) *Snapshotter {
 	testutil.CheckNoMounts(t, root)
 	t.Cleanup(func() {
 		checkStore(t, s)
-		if err := s.Close(); err != nil {
+		if err := errors.Join(s.Cleanup(ctx), s.Close()); err != nil {
 			t.Error(err)
 		}
 		report, err := fsck.Check(ctx, fsck.Options{Root: root})

@@ -136,3 +136,15 @@ func (s *Snapshotter) extractUnmounted(ctx context.Context, active metadata.Snap
 	})
 	return result, err
 }
+
+// adoptUpper makes a layer that can be read below others of what fuse-overlayfs wrote.
+func (s *Snapshotter) adoptUpper(ctx context.Context, active metadata.Snapshot) error {
+	if !s.overrides() {
+		return nil
+	}
+	dir, err := s.store.OpenUpper(active.Number)
+	if err != nil {
+		return err
+	}
+	return errors.Join(archive.Adopt(ctx, dir, s.archiveOptions()), dir.Close())
+}

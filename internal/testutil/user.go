@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// OrdinaryID is the user and group that AsUser runs tests as. It needs no entry in
-// /etc/passwd and has no subordinate ids.
-const OrdinaryID = 54330
+// OrdinaryID is the user and group that AsUser runs tests as: nobody, who is in every
+// /etc/passwd, as fusermount3(1) demands, and has no subordinate ids.
+const OrdinaryID = 65534
 
 // userMark is set in the environment of the copy that AsUser starts.
 const userMark = "STRATA_TEST_AS_USER"
