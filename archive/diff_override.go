@@ -102,10 +102,10 @@ func (d *differ) withoutMarkers(names []string) []string {
 	return slices.Compact(real)
 }
 
-// isDeleted tells whether a name that the upper directory has no file of is deleted
-// nevertheless.
-func (d *differ) isDeleted(n *diffNode, name string) (bool, error) {
-	if !d.override || n.upper == nil {
+// isDeleted tells whether a name that the upper directory has no file of, or an empty
+// one, is deleted by what another name says.
+func (d *differ) isDeleted(n *diffNode, name string, upper *diffEntry) (bool, error) {
+	if !d.override || n.upper == nil || (upper != nil && (!upper.isRegular() || upper.st.Size > 0)) {
 		return false, nil
 	}
 	fd, err := n.upper.open()

@@ -201,11 +201,11 @@ func (d *differ) child(n *diffNode, name string) error {
 
 // entry tells by which of the two there are what an entry is.
 func (d *differ) entry(n *diffNode, name string, upper, lower *diffEntry) error {
+	if deleted, err := d.isDeleted(n, name, upper); deleted || err != nil {
+		return errors.Join(err, d.deleted(n, name, lower))
+	}
 	switch {
 	case upper == nil && (lower == nil || !n.moved):
-		if deleted, err := d.isDeleted(n, name); deleted || err != nil {
-			return errors.Join(err, d.deleted(n, name, lower))
-		}
 		return nil // it is gone since the directory was listed
 	case upper == nil:
 		return d.fromLower(n, name, lower)
