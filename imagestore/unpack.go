@@ -144,7 +144,7 @@ func (j *job) unpack(ctx context.Context) error {
 		unpack.WithUnpackPlatform(unpack.Platform{
 			Platform:                platforms.All, // the manifest was chosen before
 			SnapshotterKey:          SnapshotterName,
-			Snapshotter:             watched{j.s.Snapshotter(), &j.steps},
+			Snapshotter:             watched{j.s.Snapshotter(), j.s, &j.steps},
 			SnapshotterCapabilities: j.s.own.Capabilities(),
 			Applier:                 j,
 		}))
