@@ -7,8 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/strata-snapshotter/strata/config"
-	"github.com/strata-snapshotter/strata/layerstore"
+	"github.com/strata-snapshotter/strata/snapshotter"
 )
 
 // OwnershipOf says how the store at root, or the snapshotter whose root that is, keeps
@@ -17,14 +16,15 @@ import (
 //
 // ErrFailedPrecondition: root, or what says so in it, can't be read.
 func OwnershipOf(root string) (string, error) {
-	noted, err := layerstore.OwnershipOf(filepath.Join(root, storeName))
-	if err == nil && noted == "" {
-		return config.OwnershipReal, nil
+	made, err := snapshotter.OwnershipOf(filepath.Join(root, storeName))
+	if err == nil || !errdefs.IsNotFound(err) {
+		return string(made), err
+	}
+	if made, err = snapshotter.OwnershipOf(root); err == nil && made == snapshotter.OwnershipReal {
+		return "", nil // that is what any directory is
 	}
 	if errdefs.IsNotFound(err) {
-		if noted, err = layerstore.OwnershipOf(root); errdefs.IsNotFound(err) {
-			return "", nil
-		}
+		return "", nil
 	}
-	return noted, err
+	return string(made), err
 }

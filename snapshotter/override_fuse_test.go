@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -90,9 +89,8 @@ func manyShapes() []layertest.Layer {
 func TestOverrideFuse(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.RequireTool(t, "fuse-overlayfs", "fusermount3")
-	l := library{layers: layers{}, counter: &atomic.Int64{}}
 	c := overrideCase{Layers: manyShapes()}
-	l = c.library(t)
+	l := c.library(t)
 	real := open(t, Config{Durability: DurabilityNone})
 	plain := openOverride(t, filepath.Join(t.TempDir(), "root"))
 	for _, how := range []way{plain1, late} {

@@ -148,3 +148,16 @@ func (s *Snapshotter) adoptUpper(ctx context.Context, active metadata.Snapshot) 
 	}
 	return errors.Join(archive.Adopt(ctx, dir, s.archiveOptions()), dir.Close())
 }
+
+// OwnershipOf says of which kind an existing root is, without opening it. A directory
+// that is no root yet is of the kind OwnershipReal.
+//
+// ErrNotFound: there is no such directory. ErrFailedPrecondition: what says it can't be
+// read.
+func OwnershipOf(root string) (Ownership, error) {
+	noted, err := layerstore.OwnershipOf(root)
+	if err != nil || noted != "" {
+		return Ownership(noted), err
+	}
+	return OwnershipReal, nil
+}
