@@ -74,7 +74,7 @@ bytes = 7
 		MountOptions: []string{"volatile"}, Durability: "none", IDMappedMounts: "off",
 		Sharing: "namespace", AdditionalStores: []string{"/usr/share/strata"}, Verify: "metadata",
 		Ownership: "override-stat",
-		Limits: limits,
+		Limits:    limits,
 	}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got %+v\nwant %+v", cfg, want)
