@@ -52,6 +52,8 @@ type Config struct {
 	AdditionalStores []string `toml:"additional_stores"`
 	// Verify is "full", "metadata" or "none", see config.Snapshotter.
 	Verify string `toml:"verify"`
+	// Ownership is "real" or "override-stat", see config.Snapshotter.
+	Ownership string `toml:"ownership"`
 	// Limits bound the layers that are extracted into snapshots of this plugin,
 	// see config.Limits.
 	Limits config.Limits `toml:"limits"`
@@ -89,6 +91,7 @@ func defaultConfig() *Config {
 		Sharing:          options.Sharing,
 		AdditionalStores: options.AdditionalStores,
 		Verify:           options.Verify,
+		Ownership:        options.Ownership,
 		Limits:           config.DefaultLimits(),
 	}
 }
@@ -129,5 +132,6 @@ func (c *Config) options() config.Snapshotter {
 		Sharing:          c.Sharing,
 		AdditionalStores: c.AdditionalStores,
 		Verify:           c.Verify,
+		Ownership:        c.Ownership,
 	}
 }

@@ -61,6 +61,7 @@ idmapped_mounts = 'off'
 sharing = 'namespace'
 additional_stores = ['/usr/share/strata']
 verify = 'metadata'
+ownership = 'override-stat'
 [limits]
 bytes = 7
 `), &cfg)
@@ -73,7 +74,8 @@ bytes = 7
 		RootPath: "/r", UpperdirLabel: true, SyncRemove: true, SlowChown: true,
 		MountOptions: []string{"volatile"}, Durability: "none", IDMappedMounts: "off",
 		Sharing: "namespace", AdditionalStores: []string{"/usr/share/strata"}, Verify: "metadata",
-		Limits: limits,
+		Ownership: "override-stat",
+		Limits:    limits,
 	}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got %+v\nwant %+v", cfg, want)

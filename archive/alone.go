@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/containerd/errdefs"
 	"github.com/strata-snapshotter/strata/overlayutil"
 	"golang.org/x/sys/unix"
 )
@@ -133,7 +132,7 @@ func (a *alone) implicitMeta(n *node) error {
 	if err != nil {
 		return err
 	}
-	return a.meta.setOverride(fd, &entry{typ: typeDir, name: n.path, mode: 0o755})
+	return a.meta.setOverride(fd, newDir(n.path))
 }
 
 // mkdir makes a directory that this layer does not have. Of what can be in its
@@ -182,7 +181,7 @@ func (a *alone) mkdirFresh(parent *node, path, base string) (*node, error) {
 		return nil, err
 	}
 	if !n.hidden() {
-		err = a.opts.Xattrs.SetOpaque(n.fd)
+		err = a.meta.setOpaque(n.fd)
 	}
 	n.fresh = true
 	return n, err
@@ -192,7 +191,7 @@ func (a *alone) isWhiteout(dirfd int, base string, st *unix.Stat_t) bool {
 	if overlayutil.IsWhiteout(st) {
 		return true
 	}
-	return a.opts.OverrideStat && isXattrWhiteout(dirfd, base, st)
+	return a.opts.OverrideStat && isOverrideWhiteout(dirfd, base, st)
 }
 
 // clear removes what this layer has at path.
@@ -205,7 +204,11 @@ func (a *alone) clear(dirfd int, path, base string) error {
 			return err
 		}
 	}
-	if err := removeAll(dirfd, base); err != nil {
+	err := removeAll(dirfd, base)
+	if err == nil && a.opts.OverrideStat {
+		err = dropCompanion(dirfd, base)
+	}
+	if err != nil {
 		return fmt.Errorf("replace %s: %w", quote(path), err)
 	}
 	return nil
@@ -334,7 +337,7 @@ func (a *alone) finish() error {
 		}
 	}
 	if a.opts.OverrideStat {
-		if err := a.meta.setOverride(a.tree.root.fd, &entry{typ: typeDir, mode: 0o755}); err != nil {
+		if err := a.meta.setOverride(a.tree.root.fd, newDir("")); err != nil {
 			return err
 		}
 	}
@@ -344,7 +347,7 @@ func (a *alone) finish() error {
 	a.result.Needs.Checks = slices.Compact(a.result.Needs.Checks)
 	a.result.Empty = a.inodes == 0 && len(a.tree.dirs) == 1 && !a.recount
 	a.result.OpaqueRoot = a.tree.root.opaque
-	a.result.Inodes, a.result.Bytes = a.inodes+int64(len(a.tree.dirs)), a.bytes
+	a.result.Inodes, a.result.Bytes = a.inodes+a.meta.markers+int64(len(a.tree.dirs)), a.bytes
 	if a.recount {
 		a.result.Inodes, a.result.Bytes = -1, -1
 		return nil
@@ -386,110 +389,4 @@ func (a *alone) finishDir(path string, n *node) error {
 		}
 	}
 	return a.index.directory(n, fd, &st)
-}
-
-func (a *alone) whiteout(l place) error {
-	n, dirfd, err := a.dir(l.dir)
-	if err != nil {
-		return err
-	}
-	path := l.target
-	if l.dir != "" {
-		path = l.dir + "/" + l.target
-	}
-	hidden := n.hidden()
-	err = a.makeWhiteout(n, dirfd, l.target, hidden)
-	if errdefs.IsAlreadyExists(err) {
-		if err := a.clear(dirfd, path, l.target); err != nil {
-			return err
-		}
-		err = a.makeWhiteout(n, dirfd, l.target, hidden)
-	}
-	if err != nil {
-		return fmt.Errorf("whiteout of %s: %w", quote(path), err)
-	}
-	return nil
-}
-
-// makeWhiteout leaves a whiteout out where nothing is below that it could hide:
-// there nobody would take it out of listings either.
-func (a *alone) makeWhiteout(n *node, dirfd int, target string, hidden bool) error {
-	if hidden {
-		var st unix.Stat_t
-		err := unix.Fstatat(dirfd, target, &st, unix.AT_SYMLINK_NOFOLLOW)
-		if errors.Is(err, unix.ENOENT) {
-			return nil
-		}
-		return errors.Join(err, errdefs.ErrAlreadyExists)
-	}
-	var st unix.Stat_t
-	err := unix.Fstatat(dirfd, target, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err == nil && a.isWhiteout(dirfd, target, &st) {
-		return nil // and counted
-	}
-	if a.opts.OverrideStat {
-		err = a.opts.Xattrs.MakeXattrWhiteout(dirfd, target)
-	} else {
-		err = overlayutil.MakeWhiteout(dirfd, target)
-	}
-	if err != nil {
-		return err
-	}
-	a.inodes++
-	n.whiteout = true
-	if err := a.index.whiteout(join(n.path, target)); err != nil {
-		return err
-	}
-	if n.marked {
-		return nil
-	}
-	n.marked = true
-	return a.opts.Xattrs.MarkOrigin(dirfd)
-}
-
-func (a *alone) opaque(l place) error {
-	n, dirfd, err := a.dir(l.dir)
-	if err != nil || n.opaque {
-		return err
-	}
-	hidden := n.hidden()
-	n.opaque = true
-	if n != a.tree.root && !hidden {
-		if err := a.opts.Xattrs.SetOpaque(dirfd); err != nil {
-			return fmt.Errorf("opaque directory %s: %w", quote(l.dir), err)
-		}
-	}
-	// Whiteouts that are there already hide nothing any more.
-	n.walk(func(d *node) {
-		if err == nil && d.whiteout {
-			err = a.dropWhiteouts(d)
-		}
-	})
-	return err
-}
-
-func (a *alone) dropWhiteouts(n *node) error {
-	fd, err := a.tree.open(n)
-	if err != nil {
-		return err
-	}
-	a.recount = true
-	n.whiteout = false
-	names, err := namesIn(fd)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		var st unix.Stat_t
-		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return err
-		}
-		if !a.isWhiteout(fd, name, &st) {
-			continue
-		}
-		if err := unix.Unlinkat(fd, name, 0); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -16,7 +16,7 @@ import (
 
 // Below is where Answer finds its answers, and leaves them.
 type Below struct {
-	// Merged is the root of a view of the layers below.
+	// Merged is the root of a view of the layers below. nil: they are Options.Lowers.
 	Merged *os.File
 	// Layer is the layer that asks.
 	Layer *os.File
@@ -36,7 +36,10 @@ func Answer(ctx context.Context, needs Needs, below Below, opts Options) (mounte
 		return needs.Mounted, false, nil
 	}
 	opts = opts.withDefaults()
-	q := &asking{Below: below, opts: opts, meta: newMetadata(opts, warnOnce(opts.Warn)), gone: map[string]bool{}, made: map[string]bool{}}
+	q := &asking{Below: below, view: mountedView{below.Merged}, opts: opts, meta: newMetadata(opts, warnOnce(opts.Warn)), gone: map[string]bool{}, made: map[string]bool{}}
+	if below.Merged == nil {
+		q.view = newStack(opts.Lowers)
+	}
 	err = onThread(func() error { return q.all(ctx, needs) })
 	var m *needsMounted
 	if errors.As(err, &m) {
@@ -45,8 +48,32 @@ func Answer(ctx context.Context, needs Needs, below Below, opts Options) (mounte
 	return "", len(q.made) > 0, classify(err)
 }
 
+// view shows the layers below, or one layer. Paths have no links: one that leads
+// through a link or a file is not there.
+type view interface {
+	stat(path string) (unix.Stat_t, error)
+	// open opens a directory.
+	open(path string) (int, error)
+}
+
+// mountedView is a directory that shows them.
+type mountedView struct{ root *os.File }
+
+func (v mountedView) stat(path string) (st unix.Stat_t, err error) {
+	dir, base := splitLast(path)
+	fd, err := v.open("./" + dir)
+	if err != nil {
+		return st, err
+	}
+	err = unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return st, errors.Join(err, unix.Close(fd))
+}
+
+func (v mountedView) open(path string) (int, error) { return openBeneath(int(v.root.Fd()), path) }
+
 type asking struct {
 	Below
+	view view
 	opts Options
 	meta *metadata
 	gone map[string]bool // not below: so nothing in it is
@@ -80,19 +107,24 @@ func (q *asking) all(ctx context.Context, needs Needs) error {
 // write makes the patch: the directories found, and those they are in, which are
 // directories of the layer and look like them.
 func (q *asking) write(found []string) error {
-	from := map[string]*os.File{}
+	from := map[string]view{}
 	for _, path := range found {
 		if err := q.make(path); err != nil {
 			return err
 		}
-		from[path] = q.Merged
+		from[path] = q.view
+	}
+	if len(found) > 0 && q.opts.OverrideStat {
+		if err := q.meta.setOverride(int(q.Patch.Fd()), newDir("")); err != nil {
+			return err
+		}
 	}
 	// Children change the times of their directories: the deepest come first.
 	paths := slices.Sorted(maps.Keys(q.made))
 	for _, path := range slices.Backward(paths) {
 		source := from[path]
 		if source == nil {
-			source = q.Layer
+			source = mountedView{q.Layer}
 		}
 		if err := q.copyMeta(source, path); err != nil {
 			return err
@@ -103,12 +135,11 @@ func (q *asking) write(found []string) error {
 
 // look says whether path is a directory below.
 func (q *asking) look(path string) (bool, error) {
-	dir, base := splitLast(path)
-	if q.gone[dir] {
+	if dir, _ := splitLast(path); q.gone[dir] {
 		q.gone[path] = true
 		return false, nil
 	}
-	fd, err := openBeneath(int(q.Merged.Fd()), "./"+dir)
+	st, err := q.view.stat(path)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
 		// A link or a file on the way is none that was asked for: the layer put a
@@ -116,17 +147,7 @@ func (q *asking) look(path string) (bool, error) {
 		q.gone[path] = true
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("look for directory %s below: %w", quote(dir), err)
-	}
-	defer unix.Close(fd) //nolint:errcheck // a descriptor that was not written to
-	var st unix.Stat_t
-	err = unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) {
-		q.gone[path] = true
-		return false, nil
-	}
-	if err != nil {
-		return false, err
+		return false, fmt.Errorf("look for directory %s below: %w", quote(path), err)
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -162,8 +183,8 @@ func (q *asking) make(path string) error {
 }
 
 // copyMeta gives a directory of the patch what the one in source has.
-func (q *asking) copyMeta(source *os.File, path string) (err error) {
-	from, err := openBeneath(int(source.Fd()), path)
+func (q *asking) copyMeta(source view, path string) (err error) {
+	from, err := source.open(path)
 	if err != nil {
 		return err
 	}
@@ -173,21 +194,32 @@ func (q *asking) copyMeta(source *os.File, path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unix.Close(to)) }()
-	e, err := q.entryOf(from, path)
+	e, err := q.meta.entryOf(from, path)
 	if err != nil {
 		return err
 	}
 	return q.meta.file(to, e, 0o755)
 }
 
-// entryOf describes a directory as an entry would.
-func (q *asking) entryOf(fd int, path string) (*entry, error) {
+// entryOf describes an open directory, or with override-stat any file that can be
+// opened, as an entry would.
+func (m *metadata) entryOf(fd int, path string) (*entry, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, err
 	}
+	if m.override {
+		known, err := readOverride(fd)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", quote(path), err)
+		}
+		if known != nil {
+			known.apply(&st)
+		}
+	}
 	e := &entry{
-		typ: typeDir, name: path, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid,
+		typ: typeOf(&st), name: path, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid,
+		major: unix.Major(st.Rdev), minor: unix.Minor(st.Rdev),
 		mtime: stamp{st.Mtim.Sec, st.Mtim.Nsec},
 	}
 	names, err := listXattrs(fd)
@@ -195,7 +227,11 @@ func (q *asking) entryOf(fd int, path string) (*entry, error) {
 		return nil, err
 	}
 	for _, name := range names {
-		if !q.meta.allowed(name) || strings.HasPrefix(name, "security.selinux") {
+		key := name
+		if m.override && name == overrideSecurity+capabilityXattr {
+			key = capabilityXattr
+		}
+		if !m.allowed(key) || strings.HasPrefix(key, "security.selinux") {
 			continue
 		}
 		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
@@ -203,7 +239,21 @@ func (q *asking) entryOf(fd int, path string) (*entry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read attribute %s of %s: %w", quote(name), quote(path), err)
 		}
-		e.xattrs = append(e.xattrs, xattr{name, value[:n]})
+		e.xattrs = append(e.xattrs, xattr{key, value[:n]})
 	}
 	return e, nil
+}
+
+func typeOf(st *unix.Stat_t) byte {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return typeDir
+	case unix.S_IFIFO:
+		return typeFifo
+	case unix.S_IFCHR:
+		return typeChar
+	case unix.S_IFBLK:
+		return typeBlock
+	}
+	return typeRegular
 }

@@ -4,6 +4,7 @@ package archive
 
 import (
 	"io"
+	"os"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/strata-snapshotter/strata/layerindex"
@@ -32,6 +33,10 @@ type Options struct {
 	// OverrideStat keeps owner, mode and type in user.containers.override_stat
 	// rather than in the inode: no privilege is needed.
 	OverrideStat bool
+	// Lowers are the layers below, top first, for ApplyOnto and Answer of an ordinary
+	// user, who can't mount them: directories with OverrideStat. Nothing in them is
+	// changed.
+	Lowers []*os.File
 	// Limits bound what a layer may take. The zero value means DefaultLimits.
 	Limits Limits
 	// Ratio, if set, returns the compressed bytes read so far: the expansion

@@ -31,6 +31,12 @@ type Upper struct {
 	Parent *os.File
 	// Xattrs is the namespace of the marks in Dir. Empty means Trusted.
 	Xattrs overlayutil.XattrNamespace
+	// OverrideStat says that Dir is an ordinary user's: owner, mode and type are in
+	// attributes, those of Options.OverrideStat or of fuse-overlayfs, and a file
+	// without them is as stat(2) says. The marks are in the user namespace.
+	OverrideStat bool
+	// Lowers are the layers below, top first, with OverrideStat and without Parent.
+	Lowers []*os.File
 }
 
 // DiffOptions say how Diff writes a layer.
@@ -69,6 +75,9 @@ type DiffResult struct {
 func Diff(ctx context.Context, w io.Writer, upper Upper, opts DiffOptions) (res DiffResult, err error) {
 	if upper.Xattrs == "" {
 		upper.Xattrs = overlayutil.Trusted
+	}
+	if upper.OverrideStat {
+		upper.Xattrs = overlayutil.User
 	}
 	if err := seesMarks(upper.Xattrs); err != nil {
 		return DiffResult{}, err

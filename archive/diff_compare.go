@@ -16,13 +16,13 @@ import (
 // attribute, a content written in the same instant); here all that a layer carries
 // counts.
 func (d *differ) unchanged(e, content, base *diffEntry) (bool, error) {
-	if !sameStat(&e.st, &base.st) {
+	if !d.override && !sameStat(&e.st, &base.st) {
 		return false, nil
 	}
 	if err := d.load(base); err != nil {
 		return false, err
 	}
-	if !maps.Equal(e.xattrs, base.xattrs) {
+	if !sameStat(&e.st, &base.st) || !maps.Equal(e.xattrs, base.xattrs) {
 		return false, nil
 	}
 	switch e.kind() {

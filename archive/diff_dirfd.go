@@ -27,10 +27,17 @@ type diffDir struct {
 	fd     int      // -1 when closed
 	dev    uint64
 	ino    uint64
+	// stack is what the directory is one of where it is the layers' below, not mounted:
+	// they are looked into by paths.
+	stack *stack
 }
 
 func newDiffDir(parent *diffDir, name string, e *diffEntry) *diffDir {
-	return &diffDir{parent: parent, name: name, path: e.path, proc: e.proc, fd: e.takeFD(), dev: e.st.Dev, ino: e.st.Ino}
+	dir := &diffDir{parent: parent, name: name, path: e.path, proc: e.proc, fd: e.takeFD(), dev: e.st.Dev, ino: e.st.Ino}
+	if parent != nil {
+		dir.stack = parent.stack
+	}
+	return dir
 }
 
 // rest closes the directory that has fallen out of the window.

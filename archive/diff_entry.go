@@ -21,6 +21,8 @@ type diffEntry struct {
 	xattrs map[string]string
 	marks  diffMarks
 	below  bool // it is written from the layers below
+	// override is what an ordinary user's files say of themselves.
+	override *override
 }
 
 // pin looks name up in a directory. It returns nil when there is no such file, or
@@ -31,6 +33,9 @@ type diffEntry struct {
 func (dir *diffDir) pin(name, path string) (*diffEntry, error) {
 	if dir == nil {
 		return nil, nil
+	}
+	if dir.stack != nil {
+		return dir.stack.pin(dir.proc, path)
 	}
 	dirfd, err := dir.open()
 	if err != nil {

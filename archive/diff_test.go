@@ -82,7 +82,7 @@ func TestDiffMarks(t *testing.T) {
 		{"metacopy of nothing", func(f diffFS) { f.write("n", ""); f.setxattr("n", "trusted.overlay.metacopy", "") }, unsure},
 		{"metacopy of a link", func(f diffFS) { f.write("s", "x"); f.setxattr("s", "trusted.overlay.metacopy", "") }, unsure},
 		{"name of a whiteout", func(f diffFS) { f.write(".wh.x", "") }, unsure},
-		{"owner in an attribute", func(f diffFS) { f.write("n", ""); f.setxattr("n", overrideStatXattr, "0:0:0644") }, unsure},
+		{"owner in an attribute", func(f diffFS) { f.write("n", ""); f.setxattr("n", overrideStat, "0:0:0644") }, unsure},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newDiffStack(t, nil, diffBase(t))

@@ -19,16 +19,19 @@ import (
 
 // differ walks an upper directory, depth first and sorted by name.
 type differ struct {
-	ctx    context.Context
-	out    *diffWriter
-	opts   DiffOptions
-	ns     overlayutil.XattrNamespace
-	proc   int      // /proc/self/fd: a file that is pinned is opened through it
-	parent *diffDir // the root of the layers below, or nil
-	limits Limits   // what Apply takes of a path
-	links  map[diffInode]*diffLink
-	warned map[string]bool
-	buf    []byte // for attributes
+	ctx  context.Context
+	out  *diffWriter
+	opts DiffOptions
+	ns   overlayutil.XattrNamespace
+	// override: owners and modes are in attributes
+	override bool
+	uid      uint32   // of this process
+	proc     int      // /proc/self/fd: a file that is pinned is opened through it
+	parent   *diffDir // the root of the layers below, or nil
+	limits   Limits   // what Apply takes of a path
+	links    map[diffInode]*diffLink
+	warned   map[string]bool
+	buf      []byte // for attributes
 }
 
 // diffNode is a directory of the merged view on the way to where the walk is.
@@ -48,10 +51,11 @@ type diffNode struct {
 
 func newDiffer(ctx context.Context, w io.Writer, upper Upper, opts DiffOptions) *differ {
 	return &differ{
-		ctx:    ctx,
-		out:    newDiffWriter(ctx, w, opts.SourceDateEpoch),
-		opts:   opts,
-		ns:     upper.Xattrs,
+		ctx:  ctx,
+		out:  newDiffWriter(ctx, w, opts.SourceDateEpoch),
+		opts: opts,
+		ns:   upper.Xattrs, override: upper.OverrideStat,
+		uid:    uint32(unix.Geteuid()),
 		limits: DefaultLimits(),
 		links:  map[diffInode]*diffLink{},
 		warned: map[string]bool{},
@@ -85,8 +89,15 @@ func (d *differ) root(upper Upper) (n *diffNode, err error) {
 	if loadErr != nil {
 		return n, loadErr
 	}
-	if err := e.rootMarks(upper.Parent != nil); err != nil || upper.Parent == nil {
+	if err := e.rootMarks(upper.Parent != nil || len(upper.Lowers) > 0); err != nil {
 		return n, err
+	}
+	if len(upper.Lowers) > 0 && upper.Parent == nil {
+		d.parent = &diffDir{proc: d.proc, fd: -1, stack: newStack(upper.Lowers)}
+		n.lower = d.parent
+	}
+	if upper.Parent == nil {
+		return n, nil
 	}
 	p, err := d.rootEntry(upper.Parent)
 	if err != nil {
@@ -137,6 +148,7 @@ func (d *differ) walk(n *diffNode) error {
 	if err != nil {
 		return err
 	}
+	names = d.withoutMarkers(names)
 	for _, name := range names {
 		if err := d.ctx.Err(); err != nil {
 			return fmt.Errorf("stopped at %q: %w", joinLayer(n.path, name), err)
@@ -189,6 +201,9 @@ func (d *differ) child(n *diffNode, name string) error {
 
 // entry tells by which of the two there are what an entry is.
 func (d *differ) entry(n *diffNode, name string, upper, lower *diffEntry) error {
+	if deleted, err := d.isDeleted(n, name, upper); deleted || err != nil {
+		return errors.Join(err, d.deleted(n, name, lower))
+	}
 	switch {
 	case upper == nil && (lower == nil || !n.moved):
 		return nil // it is gone since the directory was listed

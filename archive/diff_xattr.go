@@ -20,10 +20,6 @@ type diffMarks struct {
 	redirect string
 }
 
-// overrideStatXattr holds the owner and mode of a file where they can't be set.
-// Such a tree has to be read by what knows of it.
-const overrideStatXattr = "user.containers.override_stat"
-
 // seesMarks makes sure that overlay's marks are visible: the kernel leaves
 // trusted attributes out of listings without a word where there is no privilege,
 // and a deleted directory would come back.
@@ -60,15 +56,16 @@ func (d *differ) load(e *diffEntry) error {
 			return err
 		}
 	}
+	d.finishOverride(e)
 	return nil
 }
 
 func (d *differ) loadXattr(e *diffEntry, name string) error {
+	if done, err := d.loadOverride(e, name); done || err != nil {
+		return err
+	}
 	mark, isMark := strings.CutPrefix(name, string(d.ns))
 	keep := !isMark && d.keepXattr(name)
-	if name == overrideStatXattr {
-		return unsure(e.path, "keeps its owner and mode in an attribute")
-	}
 	if !isMark && !keep {
 		return nil
 	}
@@ -79,11 +76,16 @@ func (d *differ) loadXattr(e *diffEntry, name string) error {
 	if isMark {
 		return e.mark(mark, value)
 	}
+	e.keep(name, value)
+	return nil
+}
+
+// keep puts an attribute into the layer.
+func (e *diffEntry) keep(name, value string) {
 	if e.xattrs == nil {
 		e.xattrs = map[string]string{}
 	}
 	e.xattrs[name] = value
-	return nil
 }
 
 // mark reads one of overlay's marks (fs/overlayfs/overlayfs.h). One that a kernel

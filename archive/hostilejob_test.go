@@ -89,6 +89,7 @@ type work struct {
 	Limits   archive.Limits
 	Mount    []string
 	Empty    string
+	below    chain
 }
 
 // hostileOutcome is what it answers, and what was found out about it.
@@ -256,6 +257,7 @@ func (w *work) extract() (view string, err error) {
 			return "", err
 		}
 		if w.Override {
+			w.stacked(h, x, file)
 			if view, err = w.alone(h, x, file); err != nil {
 				return "", err
 			}
@@ -285,6 +287,25 @@ func (w *work) alone(h *house, x extracted, file string) (view string, err error
 		return x.dir, nil
 	}
 	return sandbox + "/root", ontoFile(h, sandbox+"/root", file)
+}
+
+// stacked extracts a layer once more, onto itself and those below, which are read where
+// they are. What comes of it does not matter, as long as nothing else changes.
+func (w *work) stacked(h *house, x extracted, file string) {
+	plain := plainHouse{*h}
+	w.below = push(w.below, topOf(x))
+	upper, err := h.mkdir("upper")
+	if err != nil {
+		return
+	}
+	_ = plain.stacked(w.below, func(options archive.Options) error {
+		return withDir(upper, func(dir *os.File) error {
+			return withBlob(file, &options, func(src archive.Source) error {
+				_, err := archive.ApplyOnto(context.Background(), src, dir, options)
+				return err
+			})
+		})
+	})
 }
 
 func ontoFile(h *house, root, file string) error {

@@ -44,7 +44,7 @@ func newIndexer(opts Options) *indexer {
 	}
 }
 
-func typeOf(e *entry) layerindex.Type {
+func recordType(e *entry) layerindex.Type {
 	switch e.typ {
 	case typeDir:
 		return layerindex.Dir
@@ -62,7 +62,7 @@ func typeOf(e *entry) layerindex.Type {
 
 // recordOf is what stands on the disk after e was extracted to path, unless isOdd.
 func recordOf(path string, e *entry) layerindex.Record {
-	r := layerindex.Record{Path: path, Type: typeOf(e), Mode: e.mode, UID: e.uid, GID: e.gid, Sec: e.mtime.sec, Nsec: e.mtime.nsec}
+	r := layerindex.Record{Path: path, Type: recordType(e), Mode: e.mode, UID: e.uid, GID: e.gid, Sec: e.mtime.sec, Nsec: e.mtime.nsec}
 	switch r.Type {
 	case layerindex.Symlink:
 		r.Link, r.Mode = e.link, 0o777 // links have no other, see symlink(7)

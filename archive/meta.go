@@ -21,6 +21,7 @@ type metadata struct {
 	uid, gid uint32 // what new files belong to by themselves
 	userns   bool
 	override bool
+	markers  int64 // files that say that a directory is opaque
 	warn     func(kind, text string)
 }
 
@@ -134,7 +135,7 @@ func (m *metadata) xattrs(e *entry, set func(key string, value []byte) error) er
 		switch {
 		case err == nil:
 		case errors.Is(err, unix.ENOTSUP):
-			m.warn("no xattrs", fmt.Sprintf("the file system does not keep attribute %s of %s", quote(x.key), quote(e.name)))
+			m.warn(noXattrs, fmt.Sprintf("the file system does not keep attribute %s of %s", quote(x.key), quote(e.name)))
 		case errors.Is(err, unix.EPERM) && (e.noUserXattrs(x.key) || m.userns || m.override):
 			m.warn("xattr "+x.key, fmt.Sprintf("%s can't have attribute %s here", quote(e.name), quote(x.key)))
 		case errors.Is(err, unix.ERANGE), errors.Is(err, unix.EINVAL), errors.Is(err, unix.E2BIG):
@@ -153,8 +154,15 @@ func (m *metadata) allowed(key string) bool {
 	if m.ns != overlayutil.User {
 		return true
 	}
-	return !m.ns.IsOverlayXattr(key) && !strings.HasPrefix(key, fuseOverlayfs) && key != overrideStat
+	return !m.ns.IsOverlayXattr(key) && !strings.HasPrefix(key, fuseOverlayfs) && key != overrideStat &&
+		!strings.HasPrefix(key, overrideSecurity+"security.") && !strings.HasPrefix(key, "security.fuseoverlayfs.")
 }
+
+const (
+	capabilityXattr = "security.capability"
+	// noXattrs is the kind of all warnings of a file system without attributes.
+	noXattrs = "no xattrs"
+)
 
 // fuseOverlayfs begins fuse-overlayfs' own marks, which it reads where the kernel
 // can't mount an overlay for an ordinary user.

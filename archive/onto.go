@@ -17,13 +17,19 @@ import (
 // layer, and slower than Apply, as it has to look at what is there. Links in the
 // way are followed, but never out of dir.
 //
+// An ordinary user, who can't mount the layers below, passes them in Options.Lowers and
+// an empty directory, which then gets what the layer changes of them.
+//
 // Result.Bytes and Inodes are -1: on an overlay only the kernel knows what was
 // copied up. Errors are those of Apply.
 func ApplyOnto(ctx context.Context, src Source, dir *os.File, opts Options) (Result, error) {
 	opts = opts.withDefaults()
 	return extract(ctx, src, opts, func(x *extraction) error {
-		o := &onto{extraction: x, root: dir, seen: &seen{}}
-		err := o.each(o.entry)
+		o := newOnto(x, dir)
+		err := o.plainRoot(dir)
+		if err == nil {
+			err = o.each(o.entry)
+		}
 		if err == nil {
 			err = o.finish()
 		}
@@ -35,11 +41,32 @@ func ApplyOnto(ctx context.Context, src Source, dir *os.File, opts Options) (Res
 // onto extracts onto a merged view, as the image specification describes it.
 type onto struct {
 	*extraction
-	root *os.File
-	seen *seen // the root's
+	ground ground
+	seen   *seen // the root's
 	// looked is how many names opaque markers went through. Tests hold it against
 	// what there was.
 	looked int
+}
+
+func newOnto(x *extraction, dir *os.File) *onto {
+	o := &onto{extraction: x, ground: plainGround{dir}, seen: &seen{}}
+	if len(x.opts.Lowers) > 0 {
+		o.ground = &stackGround{upper: dir, lower: newStack(x.opts.Lowers), seen: o.seen, meta: x.meta}
+	}
+	return o
+}
+
+// plainRoot gives the directory the attribute by which readers know that what is in it
+// has one.
+func (o *onto) plainRoot(dir *os.File) error {
+	if !o.opts.OverrideStat {
+		return nil
+	}
+	known, err := readOverride(int(dir.Fd()))
+	if err != nil || known != nil {
+		return err
+	}
+	return o.meta.setOverride(int(dir.Fd()), newDir(""))
 }
 
 func (o *onto) entry(e *entry) error {
@@ -73,7 +100,7 @@ func (o *onto) entry(e *entry) error {
 func (o *onto) place(l place, e *entry, dir int) error {
 	switch l.kind {
 	case overlayutil.Whiteout:
-		return errors.Join(o.remove(dir, join(l.dir, l.target), l.target), o.skipContent(e))
+		return errors.Join(o.remove(dir, join(l.dir, l.target)), o.skipContent(e))
 	case overlayutil.Opaque:
 		return errors.Join(o.clearBelow(l.dir), o.skipContent(e))
 	}
@@ -89,17 +116,25 @@ func (o *onto) place(l place, e *entry, dir int) error {
 	if o.skipsDevice(e) {
 		return nil
 	}
-	if err := o.remove(dir, l.path, l.base); err != nil {
+	err := o.remove(dir, l.path)
+	if err == nil {
+		_, err = o.ground.vacate(dir, l.path)
+	}
+	if err != nil {
 		return err
 	}
 	o.seen.at(l.path).made = true
 	if e.typ == typeRegular {
 		return o.file(l, e, dir)
 	}
-	if err := o.makeNode(dir, l.base, e); err != nil {
-		return fmt.Errorf("entry %s: %w", quote(l.path), err)
+	err = o.makeNode(dir, l.base, e)
+	if err == nil {
+		err = o.plainNode(dir, l.base, e)
 	}
-	if err := o.meta.node(dir, l.base, e); err != nil {
+	if err == nil {
+		err = o.meta.node(dir, l.base, e)
+	}
+	if err != nil {
 		return fmt.Errorf("entry %s: %w", quote(l.path), err)
 	}
 	return nil
@@ -122,23 +157,43 @@ func (o *onto) file(l place, e *entry, dir int) error {
 const unknownMode = 1 << 31
 
 // plain takes from a new file what its directory handed down.
-func (o *onto) plain(fd int) error {
-	if o.opts.OverrideStat {
+func (o *onto) plain(fd int) error { return o.meta.bare(fd) }
+
+// plainNode is plain for what stands for a device or a pipe. Real ones get an access
+// list that is handed down with their metadata: their mode.
+func (o *onto) plainNode(dir int, base string, e *entry) error {
+	if !o.opts.OverrideStat || e.typ == typeSymlink {
 		return nil
 	}
-	return o.meta.bare(fd)
+	fd, err := openPlain(dir, base)
+	if err != nil {
+		return err
+	}
+	return errors.Join(o.plain(fd), unix.Close(fd))
+}
+
+// plainDir makes a directory look like one that nobody says anything of.
+func (o *onto) plainDir(fd int) error {
+	if err := o.plain(fd); err != nil {
+		return err
+	}
+	if o.opts.OverrideStat {
+		if err := o.meta.setOverride(fd, newDir("")); err != nil {
+			return err
+		}
+	}
+	return unix.Fchmod(fd, 0o755)
 }
 
 func (o *onto) directory(l place, e *entry, dir int) error {
-	var st unix.Stat_t
-	err := unix.Fstatat(dir, l.base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	st, err := o.ground.stat(dir, l.path)
 	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		n := o.seen.at(l.path)
 		n.made, n.entry = true, e
 		return nil
 	}
 	if err == nil {
-		err = o.remove(dir, l.path, l.base)
+		err = o.remove(dir, l.path)
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
@@ -152,6 +207,10 @@ func (o *onto) directory(l place, e *entry, dir int) error {
 
 // makeDir makes a directory that belongs to nobody's entry yet: 0755, root's.
 func (o *onto) makeDir(dir int, path, base string) error {
+	opaque, err := o.ground.vacate(dir, path)
+	if err != nil {
+		return err
+	}
 	if err := unix.Mkdirat(dir, base, 0o755); err != nil {
 		return fmt.Errorf("make directory %s: %w", quote(path), err)
 	}
@@ -161,16 +220,17 @@ func (o *onto) makeDir(dir int, path, base string) error {
 	if err != nil {
 		return err
 	}
-	err = o.plain(fd)
-	if err == nil {
-		err = unix.Fchmod(fd, 0o755)
+	err = o.plainDir(fd)
+	if err == nil && opaque {
+		n.opaque = true
+		err = o.meta.setOpaque(fd)
 	}
 	return errors.Join(err, unix.Close(fd))
 }
 
 // remove removes path, and forgets what this layer had there.
-func (o *onto) remove(dir int, path, base string) error {
-	if err := removeAll(dir, base); err != nil {
+func (o *onto) remove(dir int, path string) error {
+	if err := o.ground.remove(dir, path); err != nil {
 		return fmt.Errorf("remove %s: %w", quote(path), err)
 	}
 	o.seen.forget(path)
@@ -221,7 +281,7 @@ func (o *onto) clearOne(at directory, marked bool) (kept []directory, err error)
 
 // clearDir removes the names in dir that this layer has nothing at or below.
 func (o *onto) clearDir(dir int, at directory) (kept []directory, err error) {
-	names, err := namesIn(dir)
+	names, err := o.ground.names(dir, at.path)
 	if err != nil {
 		return nil, err
 	}
@@ -229,13 +289,13 @@ func (o *onto) clearDir(dir int, at directory) (kept []directory, err error) {
 	for _, name := range names {
 		path, child := join(at.path, name), at.children[name]
 		if child == nil {
-			if err := o.remove(dir, path, name); err != nil {
+			if err := o.remove(dir, path); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		var st unix.Stat_t
-		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		st, err := o.ground.stat(dir, path)
+		if err != nil {
 			return nil, err
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -249,10 +309,7 @@ func (o *onto) clearDir(dir int, at directory) (kept []directory, err error) {
 // the layers below say of it is hidden, too.
 func (o *onto) renew(fd int, n *seen) error {
 	n.made, n.timed = true, false
-	if err := errors.Join(o.dropXattrs(fd), o.plain(fd)); err != nil {
-		return err
-	}
-	return unix.Fchmod(fd, 0o755)
+	return errors.Join(o.dropXattrs(fd), o.plainDir(fd))
 }
 
 func (o *onto) hardLink(l place, e *entry, dir int) error {
@@ -264,7 +321,7 @@ func (o *onto) hardLink(l place, e *entry, dir int) error {
 		return bad("entry %s is a hard link to the root", quote(e.name))
 	}
 	// What the link replaces goes first: the way to the target may lead through it.
-	if err := o.remove(dir, l.path, l.base); err != nil {
+	if err := o.remove(dir, l.path); err != nil {
 		return err
 	}
 	at, err := o.lookup(target.dir)
@@ -275,13 +332,13 @@ func (o *onto) hardLink(l place, e *entry, dir int) error {
 	if err != nil {
 		return err
 	}
-	err = o.link(l, e, dir, from, target.base)
+	err = o.link(l, e, dir, from, join(at, target.base))
 	return errors.Join(err, unix.Close(from))
 }
 
-func (o *onto) link(l place, e *entry, dir, from int, base string) error {
-	var st unix.Stat_t
-	err := unix.Fstatat(from, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+func (o *onto) link(l place, e *entry, dir, from int, target string) error {
+	_, base := splitLast(target)
+	st, err := o.ground.stat(from, target)
 	if errors.Is(err, unix.ENOENT) || (err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR) {
 		return bad("entry %s is a hard link to %s, which is no file", quote(e.name), quote(e.link))
 	}
@@ -293,6 +350,12 @@ func (o *onto) link(l place, e *entry, dir, from int, base string) error {
 	// written to it must be there first.
 	if err := o.writers.settle(); err != nil {
 		return err
+	}
+	if err := o.ground.bring(from, target); err != nil {
+		return fmt.Errorf("hard link %s: copy %s from the layers below: %w", quote(l.path), quote(target), err)
+	}
+	if _, err := o.ground.vacate(dir, l.path); err != nil {
+		return fmt.Errorf("hard link %s: %w", quote(l.path), err)
 	}
 	if err := unix.Linkat(from, base, dir, l.base, 0); err != nil {
 		return fmt.Errorf("hard link %s: %w", quote(l.path), err)

@@ -97,7 +97,7 @@ func extractOnto(t *testing.T, dir string, names ...string) int {
 	defer func() { must(t, f.Close()) }()
 	var o *onto
 	_, err = extract(t.Context(), FromReader(&blob), Options{}.withDefaults(), func(x *extraction) error {
-		o = &onto{extraction: x, root: f, seen: &seen{}}
+		o = &onto{extraction: x, ground: plainGround{f}, seen: &seen{}}
 		err := o.each(o.entry)
 		if err == nil {
 			err = o.finish()

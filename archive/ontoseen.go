@@ -23,6 +23,8 @@ type seen struct {
 	// clean: nothing in it comes from the layers below, so an opaque marker has
 	// nothing to do there.
 	clean bool
+	// opaque: it is marked as hiding the directory of the layers below.
+	opaque bool
 	// timed is a directory that others than this layer made, and time what it had
 	// before the layer changed something in it.
 	timed bool

@@ -14,6 +14,11 @@ import (
 // read it.
 const overrideStat = "user.containers.override_stat"
 
+// overrideSecurity is put before the names of attributes that only a privileged
+// process can set, file capabilities that is. fuse-overlayfs 1.14 and later take it
+// away again.
+const overrideSecurity = "user.containers."
+
 // What a file must allow its real owner, so that the attribute can be read.
 const (
 	overrideFileMode = 0o600
@@ -44,7 +49,13 @@ func (m *metadata) overrideFile(fd int, e *entry) error {
 	if err := m.setOverride(fd, e); err != nil {
 		return err
 	}
-	if err := m.xattrs(e, func(key string, value []byte) error { return unix.Fsetxattr(fd, key, value, 0) }); err != nil {
+	err := m.xattrs(e, func(key string, value []byte) error {
+		if key == capabilityXattr {
+			key = overrideSecurity + key
+		}
+		return unix.Fsetxattr(fd, key, value, 0)
+	})
+	if err != nil {
 		return err
 	}
 	mode := e.mode&0o777 | overrideFileMode
@@ -60,7 +71,7 @@ func (m *metadata) overrideFile(fd int, e *entry) error {
 func (m *metadata) setOverride(fd int, e *entry) error {
 	err := unix.Fsetxattr(fd, overrideStat, e.overrideValue(), 0)
 	if errors.Is(err, unix.ENOTSUP) {
-		m.warn("no override", "the file system has no user attributes: owners and modes of the layer are not kept")
+		m.warn(noXattrs, "the file system has no user attributes: owners and modes of the layer are not kept")
 		return nil
 	}
 	if err != nil {
@@ -69,6 +80,9 @@ func (m *metadata) setOverride(fd int, e *entry) error {
 	return nil
 }
 
+// newDir describes a directory that no entry says anything of.
+func newDir(path string) *entry { return &entry{typ: typeDir, name: path, mode: 0o755} }
+
 // overrideNode is metadata.node for files of an ordinary user: links, which can
 // have no attribute, and further names of files, which are set like the first.
 func (m *metadata) overrideNode(dirfd int, name string, e *entry) (err error) {
@@ -76,13 +90,37 @@ func (m *metadata) overrideNode(dirfd int, name string, e *entry) (err error) {
 		ts := timespecs(e.mtime)
 		return unix.UtimesNanoAt(dirfd, name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
 	}
-	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := openPlain(dirfd, name)
 	if errors.Is(err, unix.ELOOP) {
-		return nil // a further name of a link
+		// A further name of a link: what the entry says of its time holds.
+		ts := timespecs(e.mtime)
+		return unix.UtimesNanoAt(dirfd, name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
 	}
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	if e.typ == typeLink {
+		if e, err = m.linked(fd, e); err != nil {
+			return err
+		}
+	}
 	return m.overrideFile(fd, e)
+}
+
+// linked is a hard link's entry for the file that it is one more name of, which may
+// be recorded as something else than a regular file.
+func (m *metadata) linked(fd int, e *entry) (*entry, error) {
+	known, err := readOverride(fd)
+	if err != nil || known == nil || known.typ == 0 {
+		return e, err
+	}
+	same := *e
+	same.typ, same.major, same.minor = known.typ, known.major, known.minor
+	return &same, nil
+}
+
+// openPlain opens a file without following it or waiting for it.
+func openPlain(dirfd int, name string) (int, error) {
+	return unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }

@@ -23,10 +23,7 @@ func join(dir, base string) string {
 
 // openDir opens a directory by a path that has no links.
 func (o *onto) openDir(path string) (int, error) {
-	if path == "" {
-		path = "."
-	}
-	fd, err := openBeneath(int(o.root.Fd()), path)
+	fd, err := o.ground.open(path)
 	if err != nil {
 		return -1, fmt.Errorf("open directory %s: %w", quote(path), err)
 	}
@@ -53,14 +50,16 @@ func (o *onto) lookup(path string) (string, error) {
 // follow walks path. missing is called where a component is not there. Most paths
 // are there and have no links: those are opened at once.
 func (o *onto) follow(path string, missing func(w *walker, base string) error) (at string, err error) {
-	if fd, err := openBeneath(int(o.root.Fd()), "./"+path); err == nil {
-		return path, unix.Close(fd)
+	if g, ok := o.ground.(plainGround); ok {
+		if fd, err := g.open("./" + path); err == nil {
+			return path, unix.Close(fd)
+		}
 	}
 	w := &walker{o: o, fd: -1}
 	if err := w.reset(""); err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, unix.Close(w.fd)) }()
+	defer func() { err = errors.Join(err, w.move(-1, "")) }()
 	links := 0
 	for rest := path; rest != ""; {
 		base, more, _ := strings.Cut(rest, "/")
@@ -108,22 +107,21 @@ func (w *walker) step(base string) (link string, err error) {
 		up, _ := splitLast(w.at)
 		return "", w.reset(up)
 	}
-	fd, err := unix.Openat(w.fd, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, link, err := w.o.ground.enter(w.fd, w.at, base)
 	switch {
-	case err == nil:
-		return "", w.move(fd, join(w.at, base))
-	case !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.ENOTDIR):
-		return "", err
-	}
-	link, err = readLink(w.fd, base)
-	if errors.Is(err, unix.EINVAL) { // no link
+	case errors.Is(err, unix.EINVAL): // no link
 		return "", bad("%s is no directory, but entries of the layer are in it", quote(join(w.at, base)))
+	case err != nil || link != "":
+		return link, err
 	}
-	return link, err
+	return "", w.move(fd, join(w.at, base))
 }
 
 // reset goes to path, which has no links.
 func (w *walker) reset(path string) error {
+	if _, ok := w.o.ground.(plainGround); !ok {
+		return w.move(-1, path) // that needs no descriptor on the way
+	}
 	fd, err := w.o.openDir(path)
 	if err != nil {
 		return err
@@ -152,7 +150,15 @@ func (o *onto) makeMissing(w *walker, base string) error {
 	if err := o.noteTime(w.at); err != nil {
 		return err
 	}
-	return o.makeDir(w.fd, join(w.at, base), base)
+	path := join(w.at, base)
+	if w.fd >= 0 {
+		return o.makeDir(w.fd, path, base)
+	}
+	dir, err := o.openDir(w.at)
+	if err != nil {
+		return err
+	}
+	return errors.Join(o.makeDir(dir, path, base), unix.Close(dir))
 }
 
 // noteTime remembers when a directory was changed, if it is not of this layer's

@@ -50,6 +50,15 @@ const (
 	VerifyNone = "none"
 )
 
+// Values of Snapshotter.Ownership.
+const (
+	// OwnershipReal keeps owners and modes in the files themselves.
+	OwnershipReal = "real"
+	// OwnershipOverrideStat keeps them in user.containers.override_stat, without any
+	// privilege.
+	OwnershipOverrideStat = "override-stat"
+)
+
 // Values of Config.LogFormat.
 const (
 	// LogFormatText is one human-readable line an entry.
@@ -112,6 +121,8 @@ type Snapshotter struct {
 	AdditionalStores []string `toml:"additional_stores" comment:"Read-only directories of layers to look in before a layer is fetched, in order.\nThey need not exist."`
 	// Verify is VerifyFull, VerifyMetadata or VerifyNone.
 	Verify string `toml:"verify" comment:"What is checked of an additional store's layer before its first use: full, metadata or none."`
+	// Ownership is OwnershipReal or OwnershipOverrideStat.
+	Ownership string `toml:"ownership" comment:"Where owners and modes of files are kept: real, or override-stat: in an attribute, without\nprivilege, for fuse-overlayfs and microVMs. A root is of one kind for ever."`
 }
 
 // Default returns the configuration of a daemon without a file.
@@ -130,6 +141,7 @@ func Default() Config {
 			Sharing:          SharingAll,
 			AdditionalStores: []string{},
 			Verify:           VerifyFull,
+			Ownership:        OwnershipReal,
 		},
 		Limits: DefaultLimits(),
 		Scrub:  DefaultScrub(),

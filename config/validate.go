@@ -24,6 +24,7 @@ var (
 	durability = []string{DurabilityCommit, DurabilityNone}
 	sharings   = []string{SharingAll, SharingNamespace, SharingOff}
 	verifies   = []string{VerifyFull, VerifyMetadata, VerifyNone}
+	ownerships = []string{OwnershipReal, OwnershipOverrideStat}
 
 	// ownOptions are the overlay options the snapshotter (or containerd, for
 	// the two id maps) sets itself. A second one would replace the directories
@@ -121,6 +122,7 @@ func (p *problems) snapshotter(prefix string, s Snapshotter) {
 	p.oneOf(prefix+"durability", s.Durability, durability)
 	p.oneOf(prefix+"sharing", s.Sharing, sharings)
 	p.oneOf(prefix+"verify", s.Verify, verifies)
+	p.oneOf(prefix+"ownership", s.Ownership, ownerships)
 	for i, path := range s.AdditionalStores {
 		p.path(fmt.Sprintf("%sadditional_stores[%d]", prefix, i), path)
 	}

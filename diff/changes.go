@@ -14,6 +14,9 @@ import (
 type changes struct {
 	dir    string
 	xattrs overlayutil.XattrNamespace
+	// lowers are the directories of the other stack, top first, of an ordinary user who
+	// can't have them mounted. nil: they can be.
+	lowers []string
 }
 
 // changesOf finds the directory that upper has on top of exactly what lower is: an
@@ -35,7 +38,11 @@ func (d *Differ) changesOf(lower, upper []mount.Mount) (c changes, ok bool) {
 	if !d.ownsAll(stack) || !sameLayers(stack[1:], below.lowers) {
 		return c, false
 	}
-	return changes{dir: stack[0], xattrs: above.xattrs}, true
+	c = changes{dir: stack[0], xattrs: above.xattrs}
+	if above.override {
+		c.lowers = below.lowers
+	}
+	return c, true
 }
 
 // stackOf reads the mounts of one snapshot. The store binds what needs no overlay:

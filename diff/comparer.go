@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/mount"
@@ -83,6 +82,9 @@ func (d *Differ) compareOwn(ctx context.Context, lower, upper []mount.Mount, cfg
 	if !ok {
 		return desc, fmt.Errorf("the upper mounts are not a snapshot of this store on the lower ones: %w", archive.ErrUnsure)
 	}
+	if c.lowers != nil {
+		return d.compareOverride(ctx, c, cfg)
+	}
 	err = mount.WithReadonlyTempMount(ctx, lower, func(root string) (err error) {
 		parent, err := openDir(root)
 		if err != nil {
@@ -90,19 +92,37 @@ func (d *Differ) compareOwn(ctx context.Context, lower, upper []mount.Mount, cfg
 		}
 		// Before the unmount, which an open directory makes fail.
 		defer func() { err = errors.Join(err, parent.Close()) }()
-		desc, err = d.uploadChanges(ctx, c, parent, cfg)
+		desc, err = d.uploadChanges(ctx, c, archive.Upper{Parent: parent}, cfg)
 		return err
 	})
 	return desc, err
 }
 
-func (d *Differ) uploadChanges(ctx context.Context, c changes, parent *os.File, cfg diff.Config) (_ ocispec.Descriptor, err error) {
+// compareOverride is compareOwn without a mount of the layers below.
+func (d *Differ) compareOverride(ctx context.Context, c changes, cfg diff.Config) (_ ocispec.Descriptor, err error) {
+	upper := archive.Upper{OverrideStat: true}
+	defer func() {
+		for _, dir := range upper.Lowers {
+			err = errors.Join(err, dir.Close())
+		}
+	}()
+	for _, path := range withoutEmpty(c.lowers) {
+		dir, err := openDir(path)
+		if err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		upper.Lowers = append(upper.Lowers, dir)
+	}
+	return d.uploadChanges(ctx, c, upper, cfg)
+}
+
+func (d *Differ) uploadChanges(ctx context.Context, c changes, upper archive.Upper, cfg diff.Config) (_ ocispec.Descriptor, err error) {
 	dir, err := openDir(c.dir)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	upper := archive.Upper{Dir: dir, Parent: parent, Xattrs: c.xattrs}
+	upper.Dir, upper.Xattrs = dir, c.xattrs
 	opts := archive.DiffOptions{
 		SourceDateEpoch: cfg.SourceDateEpoch,
 		Warn:            func(text string) { log.G(ctx).WithField("directory", c.dir).Warn(text) },

@@ -16,6 +16,8 @@ type overlay struct {
 	lowers []string // top first
 	xattrs overlayutil.XattrNamespace
 	known  bool // all of its options are such that they don't change what is shown
+	// override: owners and modes are in attributes, and fuse-overlayfs shows them.
+	override bool
 }
 
 // harmless are names of options that say how an overlay works, not what it shows.
@@ -24,11 +26,20 @@ var harmless = map[string]bool{
 	"nfs_export": true, "uuid": true, "volatile": true, "fsync": true,
 }
 
+// readsOverrides is the option by which fuse-overlayfs shows what attributes say of
+// owners and modes. Strata's snapshotter sets it where it keeps them there.
+const readsOverrides = "xattr_permissions=2"
+
+func isOverride(m mount.Mount) bool {
+	return m.Type == "fuse3.fuse-overlayfs" && slices.Contains(m.Options, readsOverrides)
+}
+
 // overlayOf reads a single overlay mount.
 func overlayOf(mounts []mount.Mount) (o overlay, ok bool) {
-	if len(mounts) != 1 || mounts[0].Type != "overlay" {
+	if len(mounts) != 1 || (mounts[0].Type != "overlay" && !isOverride(mounts[0])) {
 		return o, false
 	}
+	o.override = isOverride(mounts[0])
 	o.xattrs, o.known = overlayutil.Trusted, true
 	for _, option := range mounts[0].Options {
 		name, value, _ := strings.Cut(option, "=")
@@ -41,7 +52,7 @@ func overlayOf(mounts []mount.Mount) (o overlay, ok bool) {
 		case name == "lowerdir":
 			o.lowers = strings.Split(value, ":")
 			o.known = o.known && !slices.Contains(o.lowers, "") // "::" begins data-only layers
-		case name == "userxattr":
+		case name == "userxattr", option == readsOverrides:
 			o.xattrs = overlayutil.User
 		case !harmless[name]:
 			o.known = false

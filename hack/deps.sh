@@ -180,6 +180,8 @@ test_all() {
 	need mkfs.ext4 e2fsprogs
 	need mkfs.btrfs btrfs-progs
 	need newuidmap uidmap
+	need fuse-overlayfs fuse-overlayfs
+	need fusermount3 fuse3
 	need unshare util-linux
 	need setpriv util-linux
 	need umoci umoci # make and read images that the image store exchanges with others

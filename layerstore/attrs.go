@@ -25,6 +25,9 @@ func DefaultAttrs() RootAttrs { return RootAttrs{Mode: rootMode} }
 
 // IsDefault says whether the directory looks like one nobody changed.
 func (a RootAttrs) IsDefault() bool {
+	if owner, ok := a.xattrs[overrideAttr]; ok {
+		return string(owner) == defaultOwner && len(a.xattrs) == 1
+	}
 	return a.UID == 0 && a.GID == 0 && a.Mode == rootMode && len(a.xattrs) == 0
 }
 
@@ -35,8 +38,16 @@ func (s *Store) LayerAttrs(n uint64) (_ RootAttrs, err error) {
 		return RootAttrs{}, s.rootError(err)
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	a, err := readAttrs(dir)
+	a, err := s.readAttrs(dir)
 	return a, s.rootError(err)
+}
+
+func (s *Store) readAttrs(dir *os.File) (RootAttrs, error) {
+	a, err := readAttrs(dir)
+	if err != nil || !s.overrideStat {
+		return a, err
+	}
+	return overrideAttrs(a.xattrs), nil
 }
 
 func readAttrs(dir *os.File) (RootAttrs, error) {
@@ -69,7 +80,7 @@ func readAttrs(dir *os.File) (RootAttrs, error) {
 // host keep on directories: it belongs to the one it is on.
 func isCopied(attr string) bool {
 	switch {
-	case strings.HasPrefix(attr, "trusted.overlay."), strings.HasPrefix(attr, "user.overlay."):
+	case strings.HasPrefix(attr, "trusted.overlay."), strings.HasPrefix(attr, "user.overlay."), strings.HasPrefix(attr, fuseAttrs):
 		return false
 	case strings.HasPrefix(attr, "user."), strings.HasPrefix(attr, "trusted."), strings.HasPrefix(attr, "system.posix_acl_"):
 		return true
@@ -85,7 +96,11 @@ func (a RootAttrs) apply(dir *os.File) error {
 		}
 	}
 	for attr, v := range a.xattrs {
-		if err := unix.Fsetxattr(fd, attr, v, 0); err != nil {
+		err := unix.Fsetxattr(fd, attr, v, 0)
+		if errors.Is(err, unix.ENOTSUP) && a.xattrs[overrideAttr] != nil {
+			continue // the user was warned when the root was opened
+		}
+		if err != nil {
 			return fmt.Errorf("set %s on %s: %w", attr, dir.Name(), err)
 		}
 	}

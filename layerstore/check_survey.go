@@ -111,7 +111,7 @@ func (v *surveyor) root() (err error) {
 			return err
 		}
 	}
-	known := append(layoutDirs(), lockName, databaseName, logName, volatileFile, tempMountsDir, keptDir, scrubFile)
+	known := append(layoutDirs(), lockName, databaseName, logName, volatileFile, ownershipFile, tempMountsDir, keptDir, scrubFile)
 	ours := func(base string) bool {
 		if strings.HasPrefix(base, damagedPrefix) {
 			v.survey.Damaged = append(v.survey.Damaged, base)

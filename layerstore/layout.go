@@ -42,6 +42,9 @@ type Config struct {
 	// Alias is the path to the same directory that mount options name. Empty:
 	// Root itself.
 	Alias string
+	// OverrideStat keeps owners, modes and types in attributes: everything belongs to
+	// the user who runs this. A root is of one form for ever.
+	OverrideStat bool
 	// Volatile leaves out what makes changes survive a power cut. A root that was
 	// open like that when the machine went down can't be opened again.
 	Volatile bool
@@ -53,10 +56,11 @@ type Config struct {
 
 // Store is an open root. All methods may be called concurrently.
 type Store struct {
-	path     string // for messages and for opening
-	alias    string // for mount options
-	volatile bool
-	inOrder  bool // see writesInOrder
+	path         string // for messages and for opening
+	alias        string // for mount options
+	volatile     bool
+	overrideStat bool
+	inOrder      bool // see writesInOrder
 
 	lock                                    *durable.Lock
 	root, layers, snapshots, staging, trash *os.File
@@ -74,12 +78,13 @@ type Store struct {
 // Open locks the root, which must not be in use by another process
 // (ErrUnavailable names it), creates what is missing in it and begins to delete
 // what an earlier process left in the trash. ErrFailedPrecondition: it was open
-// with Config.Volatile when the machine went down.
+// with Config.Volatile when the machine went down, or is of the other form than
+// Config.OverrideStat says.
 func Open(cfg Config) (_ *Store, err error) {
 	if err := os.MkdirAll(cfg.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("create root: %w", classify(err))
 	}
-	s := &Store{path: cfg.Root, alias: cfg.Alias, volatile: cfg.Volatile}
+	s := &Store{path: cfg.Root, alias: cfg.Alias, volatile: cfg.Volatile, overrideStat: cfg.OverrideStat}
 	if s.alias == "" {
 		s.alias = cfg.Root
 	}
@@ -99,7 +104,7 @@ func Open(cfg Config) (_ *Store, err error) {
 			return nil, err
 		}
 	}
-	if err := s.checkVolatile(); err != nil {
+	if err := errors.Join(s.checkVolatile(), s.checkOwnership()); err != nil {
 		return nil, err
 	}
 	if err := s.openDirs(); err != nil {
@@ -142,7 +147,19 @@ func (s *Store) openDirs() (err error) {
 	if err := mkdir(s.root, emptyDir, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	return s.root.Sync()
+	return errors.Join(s.markEmpty(), s.root.Sync())
+}
+
+// markEmpty gives the root of views of nothing its owner.
+func (s *Store) markEmpty() error {
+	if !s.overrideStat {
+		return nil
+	}
+	dir, err := openDir(int(s.root.Fd()), emptyDir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.DefaultAttrs().apply(dir), dir.Close())
 }
 
 // Close ends background deletion, which goes on the next time, and unlocks the

@@ -43,7 +43,7 @@ func (s *Store) Seal(ctx context.Context, n uint64) (c Content, err error) {
 	if err != nil {
 		return c, err
 	}
-	attrs, err := readAttrs(dir)
+	attrs, err := s.readAttrs(dir)
 	if err != nil {
 		return c, err
 	}

@@ -49,6 +49,7 @@ func OpenSnapshotter(ctx context.Context, o Opening) (*snapshotter.Snapshotter, 
 		AdditionalStores: options.AdditionalStores,
 		Verify:           extstore.Verify(options.Verify),
 		Limits:           layerLimits(o.Limits),
+		Ownership:        snapshotter.Ownership(options.Ownership),
 	})
 }
 

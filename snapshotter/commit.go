@@ -109,7 +109,7 @@ func (s *Snapshotter) makeReady(ctx context.Context, active metadata.Snapshot, r
 	var sealed seal
 	err = s.store.ReadSeal(active.Number, &sealed)
 	if errdefs.IsNotFound(err) {
-		if err := losesDeletions(active, request); err != nil {
+		if err := errors.Join(losesDeletions(active, request), s.adoptUpper(ctx, active)); err != nil {
 			return r, err
 		}
 		r.content, err = s.store.Seal(ctx, active.Number)
@@ -130,6 +130,9 @@ func (s *Snapshotter) makeReady(ctx context.Context, active metadata.Snapshot, r
 // diffID: into other snapshots their client may have written, too.
 func (s *Snapshotter) contentOf(ctx context.Context, active metadata.Snapshot, sealed *seal) (layerstore.Content, error) {
 	if !isExtraction(active.Info) {
+		if err := s.adoptUpper(ctx, active); err != nil {
+			return layerstore.Content{}, err
+		}
 		content, err := s.store.Seal(ctx, active.Number)
 		content.OpaqueRoot = sealed.OpaqueRoot
 		return content, err

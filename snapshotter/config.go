@@ -70,6 +70,9 @@ type Config struct {
 	MountOptions []string
 	// Durability is DurabilityCommit if it is empty.
 	Durability Durability
+	// Ownership is OwnershipReal if it is empty. A root is of one kind for ever:
+	// opening it as the other is ErrFailedPrecondition.
+	Ownership Ownership
 	// Sharing is SharingAll if it is empty.
 	Sharing Sharing
 	// Staging says, when it is asked, whether containerd knows staged snapshots: that
@@ -100,6 +103,9 @@ func (c *Config) validate() error {
 		return fmt.Errorf("root %q must be an absolute path of its own: %w", c.Root, errdefs.ErrInvalidArgument)
 	}
 	c.Root = filepath.Clean(c.Root)
+	if err := c.validateOwnership(); err != nil {
+		return err
+	}
 	switch c.Durability {
 	case "":
 		c.Durability = DurabilityCommit

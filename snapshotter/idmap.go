@@ -22,6 +22,9 @@ func (s *Snapshotter) checkMapping(info snapshots.Info) error {
 	if err != nil || !mapped || s.idmap {
 		return err
 	}
+	if s.overrides() {
+		return fmt.Errorf("snapshot %q asks for mapped ids, and with ownership %q no file has an id to be mapped: %w", info.Name, OwnershipOverrideStat, errdefs.ErrFailedPrecondition)
+	}
 	if info.Kind == snapshots.KindView {
 		return fmt.Errorf("view %q asks for mapped ids, which takes idmapped mounts, and they can't be used here: %w", info.Name, errdefs.ErrFailedPrecondition)
 	}

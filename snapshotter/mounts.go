@@ -86,7 +86,7 @@ func (s *Snapshotter) mounts(snapshot metadata.Snapshot, chain []metadata.Layer)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %q: %w", snapshot.Name, err)
 	}
-	return m, nil
+	return s.consumers(m), nil
 }
 
 func numbersOf(chain []metadata.Layer) []uint64 {
@@ -105,7 +105,7 @@ func (s *Snapshotter) plan(info snapshots.Info, n uint64, chain []metadata.Layer
 	}
 	if info.Kind == snapshots.KindActive {
 		plan.Upper, plan.Work = s.store.UpperPath(n), s.store.WorkPath(n)
-		plan.ForceOverlay = isExtraction(info)
+		plan.ForceOverlay = isExtraction(info) || s.overrides()
 	}
 	ids, mapped, err := idMapOf(info)
 	if err != nil || !mapped || !s.idmap {

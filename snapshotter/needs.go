@@ -94,6 +94,9 @@ func (s *Snapshotter) fillPatch(ctx context.Context, n uint64, q question, chain
 		return "", false, err
 	}
 	defer func() { err = errors.Join(err, below.Layer.Close(), below.Patch.Close()) }()
+	if s.overrides() {
+		return s.answerUnmounted(ctx, q, below, chain)
+	}
 	view := metadata.Snapshot{Info: snapshots.Info{Kind: snapshots.KindView, Name: q.key}}
 	mounts, err := s.mounts(view, chain)
 	if err != nil {

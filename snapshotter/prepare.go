@@ -151,7 +151,7 @@ func (s *Snapshotter) discard(ctx context.Context, n uint64, cause error) error 
 
 func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, n uint64, base base) error {
 	defer step.Enter(ctx, step.Directories)()
-	attrs := layerstore.DefaultAttrs()
+	attrs := s.store.DefaultAttrs()
 	if len(base.chain) > 0 {
 		var err error
 		if attrs, err = s.store.LayerAttrs(base.chain[0].Number); err != nil {
@@ -165,7 +165,7 @@ func (s *Snapshotter) makeDirectories(ctx context.Context, info snapshots.Info, 
 	if mapped {
 		err = s.makeMapped(ctx, info, n, base, attrs, ids)
 	} else {
-		err = s.store.MakeSnapshot(n, attrs)
+		err = s.store.MakeSnapshot(n, s.upperAttrs(info, attrs))
 	}
 	if err != nil || isExtraction(info) {
 		// Nobody goes on with an extraction after a power cut.

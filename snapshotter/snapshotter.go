@@ -65,7 +65,10 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 		return nil, err
 	}
 	volatile := cfg.Durability == DurabilityNone
-	store, err := layerstore.Open(layerstore.Config{Root: cfg.Root, Alias: alias, Volatile: volatile, Check: metadata.CheckFormat})
+	store, err := layerstore.Open(layerstore.Config{
+		Root: cfg.Root, Alias: alias, Volatile: volatile, Check: metadata.CheckFormat,
+		OverrideStat: cfg.Ownership == OwnershipOverrideStat,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +122,10 @@ func (s *Snapshotter) openMetadata(ctx context.Context) error {
 // probe finds out what the kernel and the root's file system can do. It works
 // in staging: what a crash leaves there is swept.
 func (s *Snapshotter) probe(ctx context.Context) error {
+	if s.overrides() {
+		s.probeAttributes(ctx)
+		return nil
+	}
 	facts := s.cfg.facts
 	if facts == nil {
 		found, err := overlayutil.CheckRoot(s.store.StagingPath())

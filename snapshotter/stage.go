@@ -140,7 +140,7 @@ func (st *Stage) lock(ctx context.Context) error {
 
 // upperOf reads the number of our snapshot whose upperdir an overlay has.
 func (s *Snapshotter) upperOf(mounts []mount.Mount) (uint64, bool) {
-	if len(mounts) != 1 || mounts[0].Type != "overlay" {
+	if len(mounts) != 1 || (mounts[0].Type != "overlay" && mounts[0].Type != fuseOverlayfs) {
 		return 0, false
 	}
 	for _, o := range mounts[0].Options {
@@ -184,7 +184,7 @@ func (st *Stage) Options() archive.Options {
 }
 
 func (s *Snapshotter) archiveOptions() archive.Options {
-	return archive.Options{Xattrs: s.xattrs, Limits: s.cfg.Limits}
+	return archive.Options{Xattrs: s.xattrs, Limits: s.cfg.Limits, OverrideStat: s.overrides()}
 }
 
 // Seal remembers, for Commit, that the directory holds the layer of desc. If the
@@ -249,7 +249,7 @@ func (st *Stage) Release() error {
 	if st.sealed {
 		return err
 	}
-	return errors.Join(err, st.s.store.ResetSnapshot(st.active.Number, layerstore.DefaultAttrs()))
+	return errors.Join(err, st.s.store.ResetSnapshot(st.active.Number, st.s.store.DefaultAttrs()))
 }
 
 func (s *Snapshotter) chainOf(parent uint64) (chain []metadata.Layer, err error) {
@@ -267,7 +267,7 @@ func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapsh
 		return fmt.Errorf("layer %s can only be extracted onto those below it (%s), and its blob can't be read here: %w", sealed.DiffID, sealed.Needs.Mounted, errdefs.ErrFailedPrecondition)
 	}
 	log.G(ctx).WithField("diffID", sealed.DiffID).WithField("reason", sealed.Needs.Mounted).Debug("extracting a layer onto those below it")
-	if err := s.store.ResetSnapshot(active.Number, layerstore.DefaultAttrs()); err != nil {
+	if err := s.store.ResetSnapshot(active.Number, s.store.DefaultAttrs()); err != nil {
 		return err
 	}
 	// Until it is done the seal says that it is to be done: a Commit that comes
@@ -278,21 +278,7 @@ func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapsh
 	if err := failpoint.Hit(failpoint.ExtractMounted); err != nil {
 		return err
 	}
-	info := active.Info
-	info.Labels = map[string]string{snapshots.LabelSnapshotRef: "overlay"} // also over nothing
-	mounts, err := s.mounts(metadata.Snapshot{Info: info, Number: active.Number}, chain)
-	if err != nil {
-		return err
-	}
-	var result archive.Result
-	err = mount.WithTempMount(ctx, mounts, func(root string) error {
-		dir, err := os.Open(root)
-		if err != nil {
-			return err
-		}
-		result, err = s.unpacker.ApplyOnto(ctx, sealed.Blob, dir, s.archiveOptions())
-		return errors.Join(err, dir.Close())
-	})
+	result, err := s.extractOnto(ctx, active, chain, sealed)
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", sealed.DiffID, errors.Join(err, s.checkLayers(chain)))
 	}
@@ -302,4 +288,27 @@ func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapsh
 	sealed.Bytes, sealed.Inodes, sealed.OpaqueRoot, sealed.Needs, sealed.Private = -1, -1, false, archive.Needs{}, true
 	sealed.Indexed = false
 	return nil
+}
+
+// extractOnto extracts a layer into the empty directory of a snapshot, seeing the layers
+// below.
+func (s *Snapshotter) extractOnto(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) (result archive.Result, err error) {
+	if s.overrides() {
+		return s.extractUnmounted(ctx, active, chain, sealed)
+	}
+	info := active.Info
+	info.Labels = map[string]string{snapshots.LabelSnapshotRef: "overlay"} // also over nothing
+	mounts, err := s.mounts(metadata.Snapshot{Info: info, Number: active.Number}, chain)
+	if err != nil {
+		return result, err
+	}
+	err = mount.WithTempMount(ctx, mounts, func(root string) error {
+		dir, err := os.Open(root)
+		if err != nil {
+			return err
+		}
+		result, err = s.unpacker.ApplyOnto(ctx, sealed.Blob, dir, s.archiveOptions())
+		return errors.Join(err, dir.Close())
+	})
+	return result, err
 }

@@ -32,6 +32,7 @@ func globalFlags() []cli.Flag {
 			Name: flagGroup, Sources: cli.EnvVars("STRATA_GROUP"),
 			Usage: "`GROUP` (name or number) that the image store's directory is given to, mode 1775; layers stay the owner's",
 		},
+		ownershipFlag(),
 		&cli.DurationFlag{Name: flagWait, Value: 10 * time.Second, Usage: "wait for `TIME` while another process uses the image store"},
 	}
 }

@@ -24,11 +24,16 @@ func openStore(ctx context.Context, cmd *cli.Command) (*imagestore.Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("--%s: %w", flagRoot, err)
 	}
+	options, err := snapshotterOptions(cmd)
+	if err != nil {
+		return nil, err
+	}
 	return imagestore.Open(ctx, imagestore.Options{
-		Root:     root,
-		Group:    cmd.String(flagGroup),
-		Registry: os.Getenv(registryEnv),
-		Wait:     cmd.Duration(flagWait),
+		Root:        root,
+		Snapshotter: options,
+		Group:       cmd.String(flagGroup),
+		Registry:    os.Getenv(registryEnv),
+		Wait:        cmd.Duration(flagWait),
 		Waiting: func(message string) {
 			_, _ = fmt.Fprintf(cmd.Root().ErrWriter, "%s: waiting: %s\n", name, message)
 		},
