@@ -18,7 +18,7 @@ import (
 // The last sync of a transaction fails. Once: the call succeeds. For longer: it is in
 // doubt, nobody writes on top of it, and it counts as soon as a sync works again.
 func TestLastSyncFails(t *testing.T) {
-	for name, last := range map[string]int{"once": 2, "for longer": 0} {
+	for name, last := range map[string]int{"once": 3, "for longer": 0} {
 		t.Run(name, func(t *testing.T) {
 			testutil.RequireRoot(t)
 			faults := faultfs.New(t, testutil.Tmpfs(t))
@@ -30,8 +30,8 @@ func TestLastSyncFails(t *testing.T) {
 			if err := put(1); err != nil {
 				t.Fatal(err)
 			}
-			// The first is that of the data, before the page that makes it count.
-			faults.Set(faultfs.Rule{Ops: []string{faultfs.Fsync}, First: 2, Last: last, Errno: syscall.EIO})
+			// Before come those of the log, and of the data.
+			faults.Set(faultfs.Rule{Ops: []string{faultfs.Fsync}, First: 3, Last: last, Errno: syscall.EIO})
 			err = put(2)
 			if last != 0 && err != nil || last == 0 && (!errors.Is(err, ErrInDoubt) || !errdefs.IsInternal(err)) {
 				t.Errorf("got %v", err)
@@ -63,7 +63,8 @@ func TestFirstSyncFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	faults.Set(faultfs.Rule{Ops: []string{faultfs.Fsync}, First: 1, Last: 1, Errno: syscall.ENOSPC})
+	// Before comes that of the log.
+	faults.Set(faultfs.Rule{Ops: []string{faultfs.Fsync}, First: 2, Last: 2, Errno: syscall.ENOSPC})
 	if err := s.Update(context.Background(), putNumber(1)); !errdefs.IsResourceExhausted(err) {
 		t.Errorf("got %v", err)
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/log"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/internal/step"
-	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
 
