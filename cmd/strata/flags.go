@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/strata-snapshotter/strata/internal/rootless"
 )
 
 const (
@@ -31,7 +33,7 @@ func globalFlags() []cli.Flag {
 // defaultRoot is /var/lib/strata for root, and in the user's data directory
 // (XDG Base Directory Specification) for everybody else.
 func defaultRoot() string {
-	if os.Geteuid() == 0 && os.Getenv("STRATA_ROOTLESS") == "" {
+	if os.Geteuid() == 0 && os.Getenv(rootless.Mark) == "" {
 		return "/var/lib/strata"
 	}
 	data := os.Getenv("XDG_DATA_HOME")
