@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/urfave/cli/v3"
+
+	"github.com/strata-snapshotter/strata/imagestore"
 )
 
 // What the program ends with. docs/cli.md lists them. fsck has codes of its own, which
@@ -46,6 +48,8 @@ func exitCode(err error) (code int, say bool) {
 		return e.code, e.err != nil
 	}
 	switch {
+	case errors.Is(err, imagestore.ErrReference), errors.Is(err, imagestore.ErrPlatform):
+		return exitUsage, true
 	case errdefs.IsNotFound(err):
 		return exitNotFound, true
 	case errdefs.IsInvalidArgument(err), errdefs.IsDataLoss(err):

@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -17,6 +18,8 @@ const (
 	flagJSON     = "json"
 	flagFormat   = "format"
 	flagQuiet    = "quiet"
+	flagGroup    = "group"
+	flagWait     = "wait"
 )
 
 // globalFlags stand before the command.
@@ -27,6 +30,11 @@ func globalFlags() []cli.Flag {
 			Usage: "`DIRECTORY` of the image store, or the root of a daemon to look into",
 		},
 		&cli.StringFlag{Name: flagLogLevel, Value: "warn", Usage: "least severe `LEVEL` to log"},
+		&cli.StringFlag{
+			Name: flagGroup, Sources: cli.EnvVars("STRATA_GROUP"),
+			Usage: "`GROUP` (name or number) that the image store's directory is given to, mode 1775; layers stay the owner's",
+		},
+		&cli.DurationFlag{Name: flagWait, Value: 10 * time.Second, Usage: "wait for `TIME` while another process uses the image store"},
 	}
 }
 

@@ -5,4 +5,6 @@ package main
 import "github.com/urfave/cli/v3"
 
 // imageCommands bring images in and out, and say what they are.
-func imageCommands() []*cli.Command { return nil }
+func imageCommands() []*cli.Command {
+	return []*cli.Command{layersCommand()}
+}

@@ -76,6 +76,7 @@ func newCommand() *cli.Command {
 		Usage:                 "keep container images as layer directories, and look into Strata stores",
 		Version:               version,
 		Flags:                 globalFlags(),
+		Before:                setLog,
 		Commands:              commands,
 		EnableShellCompletion: true,
 		OnUsageError:          usageError,
