@@ -124,7 +124,7 @@ func (d *Differ) compareMounted(ctx context.Context, lower, upper []mount.Mount,
 		opts = append(opts, containerdarchive.WithSourceDateEpoch(cfg.SourceDateEpoch))
 	}
 	err = mount.WithReadonlyTempMount(ctx, lower, func(below string) error {
-		return mount.WithReadonlyTempMount(ctx, upper, func(above string) (err error) {
+		return mount.WithReadonlyTempMount(ctx, readOnlyFuse(upper), func(above string) (err error) {
 			desc, err = d.upload(ctx, cfg, func(w io.Writer) (digest.Digest, error) {
 				digester := digest.Canonical.Digester()
 				err := containerdarchive.WriteDiff(ctx, io.MultiWriter(w, digester.Hash()), below, above, opts...)

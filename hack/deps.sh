@@ -179,6 +179,8 @@ test_all() {
 	need mkfs.xfs xfsprogs
 	need mkfs.ext4 e2fsprogs
 	need newuidmap uidmap
+	need fuse-overlayfs fuse-overlayfs
+	need mount.fuse3 fuse3
 	need unshare util-linux
 	need setpriv util-linux
 	[ -e /opt/cni/bin/bridge ] || need_path /usr/lib/cni/bridge containernetworking-plugins

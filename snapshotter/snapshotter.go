@@ -23,19 +23,20 @@ import (
 // contract, ErrResourceExhausted for a full disk, ErrUnavailable where the root
 // or a part of it is gone or the snapshotter was closed.
 type Snapshotter struct {
-	cfg      Config
-	store    *layerstore.Store
-	meta     *metadata.Store
-	placed   *metadata.Barrier // layers that were moved to their place
-	options  []string          // of overlay mounts
-	idmap    bool              // idmapped mounts are used
-	xattrs   overlayutil.XattrNamespace
-	keys     keyLocks // of keys whose directories are moved
-	uppers   keyLocks // of keys that layers are extracted into
-	flights  flights
-	stores   *extstore.Set
-	unpacker Unpacker
-	close    func() error
+	cfg       Config
+	store     *layerstore.Store
+	meta      *metadata.Store
+	placed    *metadata.Barrier // layers that were moved to their place
+	options   []string          // of overlay mounts
+	mountType string            // of overlay mounts, see overlayutil.Plan
+	idmap     bool              // idmapped mounts are used
+	xattrs    overlayutil.XattrNamespace
+	keys      keyLocks // of keys whose directories are moved
+	uppers    keyLocks // of keys that layers are extracted into
+	flights   flights
+	stores    *extstore.Set
+	unpacker  Unpacker
+	close     func() error
 }
 
 var (
@@ -88,15 +89,34 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 // probe finds out what the kernel and the root's file system can do. It works
 // in staging: what a crash leaves there is swept.
 func (s *Snapshotter) probe(ctx context.Context) error {
-	facts, err := overlayutil.CheckRoot(s.store.StagingPath())
+	facts, err := s.facts(ctx)
 	if err != nil {
 		return fmt.Errorf("root %s: %w", s.cfg.Root, err)
 	}
+	s.mountType = facts.Type
 	s.options = facts.MountOptions(s.cfg.MountOptions)
 	s.xattrs = facts.XattrNamespace()
 	s.idmap = s.cfg.IDMapping == IDMappingAuto && facts.IDMap.Answer == overlayutil.Yes
 	log.G(ctx).WithField("root", s.cfg.Root).WithField("options", s.options).WithField("idmapped-mounts", s.idmap).Debug("checked the root")
 	return nil
+}
+
+// facts are about the program that is to mount.
+func (s *Snapshotter) facts(ctx context.Context) (overlayutil.Facts, error) {
+	dir := s.store.StagingPath()
+	if s.cfg.MountProgram == MountProgramFuse {
+		return overlayutil.CheckRootFuse(dir)
+	}
+	facts, err := overlayutil.CheckRoot(dir)
+	if err == nil || s.cfg.MountProgram == MountProgramKernel || !userns.RunningInUserNS() {
+		return facts, err
+	}
+	fuse, fuseErr := overlayutil.CheckRootFuse(dir)
+	if fuseErr != nil {
+		return facts, fmt.Errorf("%w; and fuse-overlayfs can't do it either: %w", err, fuseErr)
+	}
+	log.G(ctx).WithError(err).WithField("root", s.cfg.Root).Info("fuse-overlayfs mounts, as the kernel can't")
+	return fuse, nil
 }
 
 // Capabilities returns what containerd is to know of this snapshotter, in the

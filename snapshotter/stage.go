@@ -20,6 +20,7 @@ import (
 	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
+	"github.com/strata-snapshotter/strata/overlayutil"
 )
 
 // seal is what extracting a layer found out, kept for Commit.
@@ -131,7 +132,7 @@ func (st *Stage) lock(ctx context.Context) error {
 
 // upperOf reads the number of our snapshot whose upperdir an overlay has.
 func (s *Snapshotter) upperOf(mounts []mount.Mount) (uint64, bool) {
-	if len(mounts) != 1 || mounts[0].Type != "overlay" {
+	if len(mounts) != 1 || (mounts[0].Type != "overlay" && mounts[0].Type != overlayutil.FuseOverlayfs) {
 		return 0, false
 	}
 	for _, o := range mounts[0].Options {
