@@ -11,7 +11,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -127,8 +126,6 @@ func (s *Store) fill(ctx context.Context, image *Image) error {
 			return fmt.Errorf("config %s: diffID %q: %w (%w)", image.Config.Digest, id, err, errdefs.ErrDataLoss)
 		}
 	}
-	if len(image.DiffIDs) > 0 {
-		image.ChainID = identity.ChainID(image.DiffIDs)
-	}
+	image.ChainID = chainOf(image.DiffIDs)
 	return nil
 }

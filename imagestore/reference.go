@@ -45,3 +45,9 @@ func namesRegistry(ref string) bool {
 	host, _, ok := strings.Cut(ref, "/")
 	return ok && (host == "localhost" || strings.ContainsAny(host, ".:") || strings.ToLower(host) != host)
 }
+
+// digestOf is the digest that a complete reference has, if it has one.
+func digestOf(name string) string {
+	_, digest, _ := strings.Cut(name, "@")
+	return digest
+}

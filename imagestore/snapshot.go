@@ -6,7 +6,10 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -30,4 +33,41 @@ func (s *Store) SnapshotName(_ context.Context, key string) (name string, err er
 		err = fmt.Errorf("snapshot %q: %w", key, errdefs.ErrNotFound)
 	}
 	return name, err
+}
+
+// chainOf is the chainID of layers; without any there is none.
+func chainOf(diffIDs []digest.Digest) digest.Digest {
+	if len(diffIDs) == 0 {
+		return ""
+	}
+	return identity.ChainID(diffIDs)
+}
+
+// removeTree removes a snapshot and the committed ones on top of it.
+//
+// ErrFailedPrecondition: an active snapshot or a view stands on them; nothing is removed.
+func (s *Store) removeTree(ctx context.Context, key string) error {
+	children := map[string][]snapshots.Info{}
+	err := s.Snapshotter().Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		children[info.Parent] = append(children[info.Parent], info)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list snapshots: %w", err)
+	}
+	tree := []string{key}
+	for i := 0; i < len(tree); i++ {
+		for _, child := range children[tree[i]] {
+			if child.Kind != snapshots.KindCommitted {
+				return fmt.Errorf("snapshot %q stands on a layer that is gone, remove it first: %w", child.Name, errdefs.ErrFailedPrecondition)
+			}
+			tree = append(tree, child.Name)
+		}
+	}
+	for i := len(tree) - 1; i >= 0; i-- {
+		if err := s.Snapshotter().Remove(ctx, tree[i]); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("remove snapshot %q: %w", tree[i], err)
+		}
+	}
+	return nil
 }
