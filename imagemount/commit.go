@@ -89,29 +89,32 @@ func (m *Manager) base(ctx context.Context, s Snapshot) (*base, error) {
 		return nil, fmt.Errorf("manifest %q: %w (%w)", s.Manifest, err, errdefs.ErrDataLoss)
 	}
 	b := &base{}
+	if err := m.readJSON(ctx, desc, &b.manifest); err != nil {
+		return nil, err
+	}
 	var config ocispec.Image
-	for _, read := range []struct {
-		desc func() ocispec.Descriptor
-		into any
-	}{
-		{func() ocispec.Descriptor { return desc }, &b.manifest},
-		{func() ocispec.Descriptor { return b.manifest.Config }, &b.config},
-		{func() ocispec.Descriptor { return b.manifest.Config }, &config},
-	} {
-		desc := read.desc()
-		data, err := content.ReadBlob(ctx, m.store.Content(), desc)
-		if err != nil {
-			return nil, fmt.Errorf("blob %s: %w", desc.Digest, err)
-		}
-		if err := json.Unmarshal(data, read.into); err != nil {
-			return nil, fmt.Errorf("blob %s: %w (%w)", desc.Digest, err, errdefs.ErrDataLoss)
-		}
+	if err := m.readJSON(ctx, b.manifest.Config, &b.config, &config); err != nil {
+		return nil, err
 	}
 	b.platform, b.diffIDs = platforms.Normalize(config.Platform), config.RootFS.DiffIDs
 	if len(b.diffIDs) > 0 {
 		b.chain = identity.ChainID(b.diffIDs)
 	}
 	return b, nil
+}
+
+// readJSON reads a blob into each of several values.
+func (m *Manager) readJSON(ctx context.Context, desc ocispec.Descriptor, into ...any) error {
+	data, err := content.ReadBlob(ctx, m.store.Content(), desc)
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", desc.Digest, err)
+	}
+	for _, value := range into {
+		if err := json.Unmarshal(data, value); err != nil {
+			return fmt.Errorf("blob %s: %w (%w)", desc.Digest, err, errdefs.ErrDataLoss)
+		}
+	}
+	return nil
 }
 
 // isDocker tells which of the two families of media types the image is in: registries
@@ -192,7 +195,10 @@ func (m *Manager) publish(ctx context.Context, name string, b *base) error {
 	if err != nil {
 		return err
 	}
-	record := images.Image{Name: name, Target: manifest, Labels: map[string]string{imagestore.LabelPlatform: platforms.FormatAll(b.platform)}}
+	record := images.Image{Name: name, Target: manifest}
+	if own := platforms.Normalize(platforms.DefaultSpec()); platforms.FormatAll(b.platform) != platforms.FormatAll(own) {
+		record.Labels = map[string]string{imagestore.LabelPlatform: platforms.FormatAll(b.platform)}
+	}
 	_, err = m.store.Images().Create(ctx, record)
 	if errdefs.IsAlreadyExists(err) {
 		_, err = m.store.Images().Update(ctx, record)

@@ -50,8 +50,5 @@ func (m *Manager) unpack(ctx context.Context, chain digest.Digest, layer ocispec
 		return fmt.Errorf("layer %s has the diffID %s, not %s: %w", layer.Digest, applied.Digest, diffID, errdefs.ErrDataLoss)
 	}
 	opts[labels.LabelUncompressed] = diffID.String()
-	if err := sn.Commit(ctx, name, key, snapshots.WithLabels(opts)); err != nil && !errdefs.IsAlreadyExists(err) {
-		return err
-	}
-	return nil
+	return sn.Commit(ctx, name, key, snapshots.WithLabels(opts))
 }

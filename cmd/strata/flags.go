@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/strata-snapshotter/strata/config"
 	"github.com/strata-snapshotter/strata/internal/rootless"
 )
 
@@ -20,6 +21,7 @@ const (
 	flagQuiet    = "quiet"
 	flagGroup    = "group"
 	flagWait     = "wait"
+	flagProgram  = "mount-program"
 )
 
 // globalFlags stand before the command.
@@ -33,6 +35,10 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{
 			Name: flagGroup, Sources: cli.EnvVars("STRATA_GROUP"),
 			Usage: "`GROUP` (name or number) that the image store's directory is given to, mode 1775; layers stay the owner's",
+		},
+		&cli.StringFlag{
+			Name: flagProgram, Value: config.MountProgramAuto, Sources: cli.EnvVars("STRATA_MOUNT_PROGRAM"),
+			Usage: "who mounts: kernel, fuse-overlayfs, or auto: the kernel, and fuse-overlayfs in a user namespace where the kernel can't",
 		},
 		&cli.DurationFlag{Name: flagWait, Value: 10 * time.Second, Usage: "wait for `TIME` while another process uses the image store"},
 	}

@@ -7,6 +7,6 @@ import "github.com/urfave/cli/v3"
 // mountCommands work with the trees of images and with snapshots.
 func mountCommands() []*cli.Command {
 	return []*cli.Command{
-		unshareCommand(),
+		mountCommand(), umountCommand(), snapshotsCommand(), diffCommand(), commitCommand(), rmCommand(), unshareCommand(),
 	}
 }

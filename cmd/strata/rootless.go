@@ -32,8 +32,13 @@ func rootlessly(commands []*cli.Command) []*cli.Command {
 	return commands
 }
 
+// stays is the metadata of commands that are of no use in a namespace that ends with them.
+var stays = map[string]any{"stays": true}
+
 // needsNamespace tells whether a command has to be run again in a user namespace.
-func needsNamespace(*cli.Command) bool { return rootless.Needed() }
+func needsNamespace(cmd *cli.Command) bool {
+	return rootless.Needed() && cmd.Metadata["stays"] == nil
+}
 
 // again runs the whole program in a user namespace and ends as it did.
 func again() error {

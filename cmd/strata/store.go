@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/strata-snapshotter/strata/config"
 	"github.com/strata-snapshotter/strata/imagestore"
 )
 
@@ -24,11 +25,17 @@ func openStore(ctx context.Context, cmd *cli.Command) (*imagestore.Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("--%s: %w", flagRoot, err)
 	}
+	options := config.Default().Snapshotter
+	options.MountProgram = cmd.String(flagProgram)
+	if err := options.Validate(); err != nil {
+		return nil, usage(cmd, "--%s: %w", flagProgram, err)
+	}
 	return imagestore.Open(ctx, imagestore.Options{
-		Root:     root,
-		Group:    cmd.String(flagGroup),
-		Registry: os.Getenv(registryEnv),
-		Wait:     cmd.Duration(flagWait),
+		Root:        root,
+		Snapshotter: &options,
+		Group:       cmd.String(flagGroup),
+		Registry:    os.Getenv(registryEnv),
+		Wait:        cmd.Duration(flagWait),
 		Waiting: func(message string) {
 			_, _ = fmt.Fprintf(cmd.Root().ErrWriter, "%s: waiting: %s\n", name, message)
 		},
