@@ -62,8 +62,10 @@ type counter struct {
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
-	c.at += int64(n)
-	c.tell(c.at)
+	if n > 0 {
+		c.at += int64(n)
+		c.tell(c.at)
+	}
 	return n, err
 }
 
