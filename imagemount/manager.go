@@ -65,10 +65,13 @@ type Snapshot struct {
 // validName is what a snapshot can be called: no chainID, and no key of an unpacker.
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
+// ErrName is in every error about a name that no snapshot can have. Its class is
+// ErrInvalidArgument.
+var ErrName = fmt.Errorf("not a name for a snapshot: %w", errdefs.ErrInvalidArgument)
+
 func checkName(name string) error {
 	if !validName.MatchString(name) || strings.HasPrefix(name, snapshots.UnpackKeyPrefix+"-") {
-		return fmt.Errorf("%q is no name for a snapshot: letters, digits, '_', '.' and '-', not %q at the begin: %w",
-			name, snapshots.UnpackKeyPrefix+"-", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%q: letters, digits, '_', '.' and '-', up to 128, and not \"%s-\" at the begin: %w", name, snapshots.UnpackKeyPrefix, ErrName)
 	}
 	return nil
 }

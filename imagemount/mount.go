@@ -52,7 +52,8 @@ type Request struct {
 
 // Mount mounts an image.
 //
-// ErrNotFound: there is no such image or directory, or the image is not unpacked.
+// ErrName: the name is none. ErrNotFound: there is no such image or directory, or the
+// image is not unpacked.
 // ErrAlreadyExists: the snapshot of that name is of another image, or read-only.
 // ErrFailedPrecondition: it is mounted already, or the directory can't be used.
 func (m *Manager) Mount(ctx context.Context, r Request) (_ Snapshot, err error) {
@@ -64,7 +65,7 @@ func (m *Manager) Mount(ctx context.Context, r Request) (_ Snapshot, err error) 
 	if err != nil {
 		return Snapshot{}, err
 	}
-	defer func() { err = errors.Join(err, t.dir.Close()) }()
+	defer func() { err = errors.Join(err, t.parent.Close()) }()
 	if err := m.sweep(ctx); err != nil {
 		return Snapshot{}, err
 	}
@@ -82,7 +83,7 @@ func checkRequest(r *Request) error {
 	if r.Name == "" {
 		r.Name = newName()
 	} else if r.Access == ReadOnly {
-		return fmt.Errorf("a read-only mount has no name: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%q: a read-only mount has no name: %w", r.Name, ErrName)
 	}
 	return checkName(r.Name)
 }

@@ -8,17 +8,18 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
-// target is the directory of a mount, held open: what its name leads to later does not
-// matter.
+// target is the directory of a mount. The one that it is in is held open: what that is
+// called later does not matter.
 type target struct {
-	dir  *os.File
-	path string // without links
+	parent *os.File
+	path   string // without links
 }
 
 // openTarget opens the directory to mount at.
@@ -30,20 +31,31 @@ func openTarget(path, store string, cover Cover) (_ *target, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// No link: one that came since would lead elsewhere.
+	if err := checkApart(real, store); err != nil {
+		return nil, err
+	}
+	parent, err := openDir(unix.AT_FDCWD, filepath.Dir(real))
+	if err != nil {
+		return nil, err
+	}
+	t := &target{parent: parent, path: real}
+	if err := t.check(cover); err != nil {
+		return nil, errors.Join(err, parent.Close())
+	}
+	return t, nil
+}
+
+// openDir opens a directory. A link that came in its place since would lead elsewhere.
+func openDir(dirfd int, path string) (*os.File, error) {
 	how := &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	}
-	fd, err := unix.Openat2(unix.AT_FDCWD, real, how)
+	fd, err := unix.Openat2(dirfd, path, how)
 	if err != nil {
 		return nil, fmt.Errorf("open %s to mount there: %w (%w)", path, err, errdefs.ErrFailedPrecondition)
 	}
-	t := &target{dir: os.NewFile(uintptr(fd), real), path: real}
-	if err := t.check(store, cover); err != nil {
-		return nil, errors.Join(err, t.dir.Close())
-	}
-	return t, nil
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 func realPath(path string) (string, error) {
@@ -74,18 +86,28 @@ func lexical(path string) string {
 	return abs
 }
 
-func (t *target) check(store string, cover Cover) error {
+// checkApart refuses directories of the store, and those that it is in.
+func checkApart(path, store string) error {
 	root, err := filepath.EvalSymlinks(store)
 	if err != nil {
 		return fmt.Errorf("the store %s: %w (%w)", store, err, errdefs.ErrFailedPrecondition)
 	}
-	if within(t.path, root) || within(root, t.path) {
-		return fmt.Errorf("%s is a part of the image store %s, or has it inside, choose another directory: %w", t.path, root, errdefs.ErrFailedPrecondition)
+	if within(path, root) || within(root, path) {
+		return fmt.Errorf("%s is a part of the image store %s, or has it inside, choose another directory: %w", path, root, errdefs.ErrFailedPrecondition)
 	}
+	return nil
+}
+
+func (t *target) check(cover Cover) (err error) {
+	dir, err := openDir(int(t.parent.Fd()), filepath.Base(t.path))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
 	if cover == CoverAnything {
 		return nil
 	}
-	switch names, err := t.dir.Readdirnames(1); {
+	switch names, err := dir.Readdirnames(1); {
 	case len(names) > 0:
 		return fmt.Errorf("%s is not empty, the mount would hide what is in it (--force does it all the same): %w", t.path, errdefs.ErrFailedPrecondition)
 	case err != io.EOF:
@@ -98,6 +120,8 @@ func within(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
-// procPath leads to the directory whatever its name leads to. It is of use only in this
-// process.
-func (t *target) procPath() string { return fmt.Sprintf("/proc/self/fd/%d", t.dir.Fd()) }
+// procPath leads to the directory, or to what is mounted there, wherever the one that it
+// is in has gone. It is of use only in this process.
+func (t *target) procPath() string {
+	return filepath.Join("/proc/self/fd", strconv.Itoa(int(t.parent.Fd())), filepath.Base(t.path))
+}

@@ -14,8 +14,6 @@ import (
 	"github.com/strata-snapshotter/strata/imagemount"
 )
 
-const flagOutput = "output"
-
 func diffCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "diff",

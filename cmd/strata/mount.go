@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -61,6 +62,9 @@ func mountImage(ctx context.Context, cmd *cli.Command) error {
 	}
 	return withMounts(ctx, cmd, func(ctx context.Context, m *imagemount.Manager) error {
 		s, err := m.Mount(ctx, r)
+		if errors.Is(err, imagemount.ErrName) {
+			return usage(cmd, "%w", err)
+		}
 		if err == nil {
 			_, err = fmt.Fprintln(cmd.Root().Writer, s.Name)
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/strata-snapshotter/strata/imagemount"
+	"github.com/strata-snapshotter/strata/imagestore"
 )
 
 func rmCommand() *cli.Command {
@@ -15,9 +16,12 @@ func rmCommand() *cli.Command {
 		Name:        "rm",
 		Usage:       "remove snapshots of mounts, and what was written to them",
 		ArgsUsage:   "NAME|DIR...",
-		Description: "The space is free after the next \"strata gc\".",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: flagForce, Aliases: []string{"f"}, Usage: "unmount what is mounted"}},
-		Action:      removeSnapshots,
+		Description: "Deletes what nothing needs any more, and returns when that is done.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: flagForce, Aliases: []string{"f"}, Usage: "unmount what is mounted"},
+			&cli.BoolFlag{Name: flagNoGC, Usage: "leave the deletion to \"strata gc\""},
+		},
+		Action: removeSnapshots,
 	}
 }
 
@@ -30,12 +34,16 @@ func removeSnapshots(ctx context.Context, cmd *cli.Command) error {
 	if cmd.Bool(flagForce) {
 		how = imagemount.Unmounting
 	}
-	return withMounts(ctx, cmd, func(ctx context.Context, m *imagemount.Manager) error {
+	return withStore(ctx, cmd, func(ctx context.Context, s *imagestore.Store) error {
 		for _, target := range args {
-			if err := m.Remove(ctx, target, how); err != nil {
+			if err := imagemount.New(s).Remove(ctx, target, how); err != nil {
 				return err
 			}
 		}
-		return nil
+		if cmd.Bool(flagNoGC) {
+			return nil
+		}
+		_, err := s.GC(ctx, imagestore.KeepUnfinished)
+		return err
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/urfave/cli/v3"
 
 	"github.com/strata-snapshotter/strata/imagemount"
@@ -42,7 +41,7 @@ var snapshotColumns = []column[imagemount.Snapshot]{
 	{"MODE", func(s imagemount.Snapshot) string { return mode(s.Writable) }},
 	{"IMAGE", func(s imagemount.Snapshot) string { return s.Image }},
 	{"CREATED", func(s imagemount.Snapshot) string { return s.Created.Local().Format(time.DateTime) }},
-	{"SIZE", func(s imagemount.Snapshot) string { return units.HumanSize(float64(s.Size)) }},
+	{"SIZE", func(s imagemount.Snapshot) string { return size(s.Size) }},
 	{"MOUNT", func(s imagemount.Snapshot) string { return string(s.State) }},
 	{"DIRECTORY", func(s imagemount.Snapshot) string { return s.Dir }},
 }
