@@ -9,5 +9,6 @@
 // containerd.io/gc.root keeps it, and the layers below it, from the garbage collector.
 //
 // No process stays with a mount. Where one is gone all the same, by a reboot or with the
-// mount namespace that it was in, its record tells: it names the boot and the namespace.
+// mount namespace that it was in, that is noticed: the record names the boot and the
+// mount, for which the mount tables of all processes are looked through.
 package imagemount

@@ -24,10 +24,9 @@ const (
 	// the manifest and all that belongs to it, see labelKeep.
 	LabelManifest = "strata/manifest"
 
-	labelDir       = "strata/mount.dir"
-	labelBoot      = "strata/mount.boot"
-	labelNamespace = "strata/mount.namespace"
-	labelDevice    = "strata/mount.device"
+	labelDir      = "strata/mount.dir"
+	labelBoot     = "strata/mount.boot"
+	labelIdentity = "strata/mount.identity"
 
 	labelRoot = "containerd.io/gc.root"
 	// labelKeep is how a snapshot refers to a blob (containerd's garbage collection).
@@ -59,7 +58,8 @@ type Snapshot struct {
 	Size    int64     `json:"size"`
 	Created time.Time `json:"created"`
 
-	info snapshots.Info
+	info   snapshots.Info
+	holder string // a process that has the mount, if it is elsewhere
 }
 
 // validName is what a snapshot can be called: no chainID, and no key of an unpacker.

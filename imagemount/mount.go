@@ -66,7 +66,7 @@ func (m *Manager) Mount(ctx context.Context, r Request) (_ Snapshot, err error) 
 		return Snapshot{}, err
 	}
 	defer func() { err = errors.Join(err, t.parent.Close()) }()
-	if err := m.sweep(ctx); err != nil {
+	if err := m.Sweep(ctx); err != nil {
 		return Snapshot{}, err
 	}
 	s, mounts, undo, err := m.take(ctx, r, t)
@@ -101,7 +101,7 @@ func (m *Manager) take(ctx context.Context, r Request, t *target) (s snapshots.I
 	}
 	labels := map[string]string{
 		labelRoot: time.Now().UTC().Format(time.RFC3339), LabelImage: image.Name, LabelManifest: image.Manifest.Digest.String(),
-		labelKeep: image.Manifest.Digest.String(), labelDir: t.path, labelBoot: here.boot, labelNamespace: here.namespace,
+		labelKeep: image.Manifest.Digest.String(), labelDir: t.path, labelBoot: here.boot,
 	}
 	sn := m.store.Snapshotter()
 	create := sn.View
@@ -146,8 +146,7 @@ func (m *Manager) again(ctx context.Context, r Request, labels map[string]string
 	return m.store.Snapshotter().Mounts(ctx, r.Name)
 }
 
-// mountAt mounts and completes the record: which device it is tells it from one that
-// comes to the same place later.
+// mountAt mounts and completes the record.
 func (m *Manager) mountAt(ctx context.Context, t *target, mounts []mount.Mount, s snapshots.Info) error {
 	path := t.procPath()
 	if len(mounts) > 0 && mounts[0].Type == overlayutil.FuseOverlayfs {
@@ -159,7 +158,7 @@ func (m *Manager) mountAt(ctx context.Context, t *target, mounts []mount.Mount, 
 	here, err := surroundings()
 	if err == nil {
 		labels := maps.Clone(s.Labels)
-		labels[labelDevice] = here.mounts[t.path]
+		labels[labelIdentity] = here.mounts[t.path]
 		err = m.label(ctx, s.Name, labels)
 	}
 	if err != nil {
@@ -183,7 +182,7 @@ func (m *Manager) forget(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("snapshot %q: %w", name, err)
 	}
-	for _, key := range []string{labelDir, labelBoot, labelNamespace, labelDevice} {
+	for _, key := range []string{labelDir, labelBoot, labelIdentity} {
 		delete(info.Labels, key)
 	}
 	return m.label(ctx, name, info.Labels)
@@ -225,8 +224,10 @@ func (m *Manager) end(ctx context.Context, s Snapshot) error {
 	return nil
 }
 
-// sweep ends mounts that are gone, as after a reboot.
-func (m *Manager) sweep(ctx context.Context) error {
+// Sweep ends what is left of mounts that are gone, as after a reboot: views are removed,
+// so that they keep no layers any more. Mount does it, too.
+func (m *Manager) Sweep(ctx context.Context) error {
+	ctx = m.store.Context(ctx)
 	list, err := m.List(ctx)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/go-digest"
 )
 
 // State is what has become of a mount.
@@ -27,12 +28,11 @@ const (
 	Stale State = "stale"
 )
 
-// place is where a process is: what of a mount's record it can judge by itself.
+// place is where a process is: what of a mount's record it can judge.
 type place struct {
-	boot      string
-	namespace string
-	mounts    map[string]string // mount point → device, of the topmost mount
-	others    map[string]bool   // mount namespaces of other processes; nil: not looked for yet
+	boot   string
+	mounts map[string]string // mount point → identity, of the topmost mount here
+	others map[string]string // "IDENTITY MOUNTPOINT" → a process that has it; nil: not looked for yet
 }
 
 func surroundings() (*place, error) {
@@ -40,69 +40,86 @@ func surroundings() (*place, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find out about this boot: %w", err)
 	}
-	namespace, err := os.Readlink("/proc/self/ns/mnt")
-	if err != nil {
-		return nil, fmt.Errorf("find out about this mount namespace: %w", err)
-	}
 	infos, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, fmt.Errorf("read the mount table: %w", err)
 	}
-	p := &place{boot: strings.TrimSpace(string(boot)), namespace: namespace, mounts: map[string]string{}}
+	p := &place{boot: strings.TrimSpace(string(boot)), mounts: map[string]string{}}
 	for _, info := range infos { // in the order in which they were mounted
-		p.mounts[info.Mountpoint] = device(info.Major, info.Minor)
+		p.mounts[info.Mountpoint] = identityOf(info)
 	}
 	return p, nil
 }
 
-func device(major, minor int) string { return fmt.Sprintf("%d:%d", major, minor) }
+// identityOf tells a mount from what comes to its place later. The kernel gives the number
+// of a device that is gone to the next; an overlay is known by its directories, too.
+func identityOf(info *mountinfo.Info) string {
+	id := fmt.Sprintf("%s-%d:%d", info.FSType, info.Major, info.Minor)
+	if info.FSType == "overlay" {
+		id += "-" + digest.FromString(info.VFSOptions).Encoded()[:16]
+	}
+	return id
+}
 
 func (p *place) describe(info snapshots.Info) Snapshot {
-	return Snapshot{
+	s := Snapshot{
 		Name: info.Name, Writable: info.Kind == snapshots.KindActive,
 		Image: info.Labels[LabelImage], Manifest: info.Labels[LabelManifest],
 		Dir: info.Labels[labelDir], State: p.state(info.Labels), Created: info.Created, info: info,
 	}
+	if s.State == Elsewhere {
+		s.holder = p.holder(s.Dir, info.Labels[labelIdentity])
+	}
+	return s
 }
 
-// state judges a record. A mount lives as long as its namespace, and that as long as a
-// process in it.
+// state judges a record.
 func (p *place) state(labels map[string]string) State {
-	dir := labels[labelDir]
+	dir, id := labels[labelDir], labels[labelIdentity]
 	switch {
 	case dir == "":
 		return None
-	case labels[labelBoot] != p.boot:
+	case id == "" || labels[labelBoot] != p.boot: // without an identity the mount was not completed
 		return Stale
-	case labels[labelNamespace] != p.namespace:
-		if p.lives(labels[labelNamespace]) {
-			return Elsewhere
-		}
-		return Stale
-	}
-	// Without a device the process ended in the middle of mounting.
-	if at, ok := p.mounts[dir]; ok && at == labels[labelDevice] {
+	case p.mounts[dir] == id:
 		return Mounted
+	case p.holder(dir, id) != "":
+		return Elsewhere
 	}
 	return Stale
 }
 
-// lives tells whether a process is in the namespace. Those that can't be looked at are of
-// others, who have no mounts of this store.
-func (p *place) lives(namespace string) bool {
+// holder finds a process in whose mount namespace something is mounted. Everybody may
+// read the mount tables of all processes (proc(5)), but which namespace a process is in
+// is hidden from other user namespaces.
+func (p *place) holder(dir, id string) string {
 	if p.others == nil {
-		p.others = map[string]bool{}
-		links, _ := filepath.Glob("/proc/[0-9]*/ns/mnt") // the pattern is right
-		for _, link := range links {
-			if found, err := os.Readlink(link); err == nil {
-				p.others[found] = true
-			}
+		p.others = map[string]string{}
+		tables, _ := filepath.Glob("/proc/[0-9]*/mountinfo") // the pattern is right
+		for _, table := range tables {
+			p.read(table)
 		}
 	}
-	return p.others[namespace]
+	return p.others[id+" "+dir]
+}
+
+// read adds a process' overlays. One that has ended meanwhile, or can't be read, has none.
+func (p *place) read(table string) {
+	f, err := os.Open(table)
+	if err != nil {
+		return
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	infos, err := mountinfo.GetMountsFromReader(f, nil)
+	if err != nil {
+		return
+	}
+	for _, info := range infos {
+		p.others[identityOf(info)+" "+info.Mountpoint] = filepath.Base(filepath.Dir(table))
+	}
 }
 
 func elsewhere(s Snapshot) error {
-	return fmt.Errorf("snapshot %q is mounted at %s in another mount namespace (%s): unmount it there, or end the processes there: %w",
-		s.Name, s.Dir, s.info.Labels[labelNamespace], errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("snapshot %q is mounted at %s in another mount namespace, that of process %s: unmount it there, or end the processes there: %w",
+		s.Name, s.Dir, s.holder, errdefs.ErrFailedPrecondition)
 }

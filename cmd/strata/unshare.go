@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/urfave/cli/v3"
 
+	"github.com/strata-snapshotter/strata/imagemount"
 	"github.com/strata-snapshotter/strata/internal/rootless"
 )
 
@@ -26,13 +27,14 @@ func unshareCommand() *cli.Command {
 			"seen only by the process that mounted it and those that it starts. unshare starts COMMAND, or $SHELL,\n" +
 			"where it is root, may mount, and sees the owners of the images' files:\n\n" +
 			"   strata unshare sh -c 'strata mount REF DIR && ls -l DIR'\n\n" +
-			"Mounts go away with the last process started. For root it only starts COMMAND.",
+			"Mounts go away with the last process started, those of fuse-overlayfs with COMMAND. For root it only starts COMMAND.",
 		StopOnNthArg: &first,
 		Action:       unshare,
 	}
 }
 
-// unshare becomes the command: nothing is left between the user and it.
+// unshare becomes the command: nothing is left between the user and it. Only the first
+// process of a user namespace stays, to end the mounts in it.
 func unshare(_ context.Context, cmd *cli.Command) error {
 	args := cmd.Args().Slice()
 	if len(args) == 0 {
@@ -44,10 +46,24 @@ func unshare(_ context.Context, cmd *cli.Command) error {
 		}
 	}
 	program, err := exec.LookPath(args[0])
-	if err == nil {
+	switch {
+	case err == nil && rootless.InSession():
+		var code int
+		if code, err = rootless.Start(program, args); err == nil {
+			return sessionEnd(code, imagemount.UnmountFuse())
+		}
+	case err == nil:
 		err = syscall.Exec(program, args, os.Environ())
 	}
 	return exitError{notRunCode(err), fmt.Errorf("run %s: %w: %w", args[0], err, errdefs.ErrNotFound)}
+}
+
+// sessionEnd is the end of the program after the command, of which the code is passed on.
+func sessionEnd(code int, err error) error {
+	if code == exitOK {
+		return err
+	}
+	return exitError{code: code}
 }
 
 // notRunCode is what shells end with for a command that isn't there (127), or can't be

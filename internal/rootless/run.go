@@ -23,6 +23,9 @@ const (
 	Mark = "STRATA_ROOTLESS"
 	// Problem is set there, too, if only the user's own id is mapped. It says why.
 	Problem = "STRATA_ROOTLESS_PROBLEM"
+	// session is the number of the second copy, in its environment and that of all that it
+	// starts.
+	session = "STRATA_ROOTLESS_SESSION"
 	// stage tells the copies of the program how far it is: stageWait, or the number
 	// of the process that called Run.
 	stage = "STRATA_ROOTLESS_STAGE"
@@ -146,8 +149,28 @@ func becomeRoot() error {
 	return nil
 }
 
+// InSession tells whether this process is the one that Run started, and not one that it
+// has started: the one that everything in the namespace ends with.
+func InSession() bool { return os.Getenv(session) == strconv.Itoa(os.Getpid()) }
+
+// Start runs a program with the standard files of this process, hands on signals, and
+// returns the exit code as Run does.
+func Start(program string, args []string) (code int, err error) {
+	cmd := &exec.Cmd{Path: program, Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	signals := catch()
+	defer signals.stop()
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	signals.handTo(cmd.Process)
+	return exitCode(cmd.Wait())
+}
+
 // settle is what the second copy does first.
 func settle(parent string) error {
+	if err := os.Setenv(session, strconv.Itoa(os.Getpid())); err != nil {
+		return err
+	}
 	// Gaining capabilities closed /proc/self to its own process (prctl(2)), through
 	// which mounts are made by descriptor.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
