@@ -58,6 +58,18 @@ func TestUnsharePassesThrough(t *testing.T) {
 	}
 }
 
+// A signal that is ignored stays ignored.
+func TestUnshareIgnoredSignal(t *testing.T) {
+	testutil.RequireTool(t, "nohup")
+	u := newTester(t, userSettings{subids: testerSubs})
+	cmd := u.command()
+	cmd.Args[len(cmd.Args)-1] = "nohup"
+	cmd.Args = append(cmd.Args, "strata", "unshare", "sh", "-c", "kill -HUP $$; echo alive")
+	if out, err := cmd.Output(); err != nil || string(out) != "alive\n" {
+		t.Errorf("%v: %q", err, out)
+	}
+}
+
 // A terminal is the command's.
 func TestUnshareTerminal(t *testing.T) {
 	testutil.RequireTool(t, "script")

@@ -39,8 +39,8 @@ var built = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The daemon is for its fsck.
-	cmd := exec.Command("go", "build", "-o", dir+"/", ".", "../containerd-strata-grpc")
+	// The daemon is for its fsck. The flags are those of make build, whose packages serve.
+	cmd := exec.Command("go", "build", "-trimpath", "-o", dir+"/", ".", "../containerd-strata-grpc")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w: %s", name, err, out)

@@ -23,7 +23,11 @@ type signals struct {
 
 func catch() *signals {
 	s := &signals{caught: make(chan os.Signal, 16), done: make(chan struct{})}
-	signal.Notify(s.caught, handed...)
+	for _, sig := range handed {
+		if !signal.Ignored(sig) { // by nohup(1), for the copy too
+			signal.Notify(s.caught, sig)
+		}
+	}
 	return s
 }
 
