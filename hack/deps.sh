@@ -183,6 +183,8 @@ test_all() {
 	need mount.fuse3 fuse3
 	need unshare util-linux
 	need setpriv util-linux
+	need umoci umoci # make and read images that the image store exchanges with others
+	need skopeo skopeo
 	[ -e /opt/cni/bin/bridge ] || need_path /usr/lib/cni/bridge containernetworking-plugins
 	demo
 	install_runc

@@ -48,6 +48,12 @@ func (s *Store) lease(ctx context.Context, opts ...leases.Opt) (context.Context,
 // for a day: the layers that were complete, and the downloads, which go on when the same
 // is asked for again. After a success no such lease is needed: the image refers to it all.
 func (s *Store) working(ctx context.Context, name string, do func(ctx context.Context) error) error {
+	// One at a time: each fetches and extracts side by side by itself, and takes what
+	// it finds half extracted for left behind.
+	if err := s.work.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer s.work.Release(1)
 	ctx, _, err := s.lease(ctx, leases.WithLabels(map[string]string{labelPull: name}))
 	if err != nil {
 		return err
@@ -56,6 +62,9 @@ func (s *Store) working(ctx context.Context, name string, do func(ctx context.Co
 		return err
 	}
 	if err := do(ctx); err != nil {
+		if ctx.Err() != nil { // what failed because of that is of no interest
+			return fmt.Errorf("interrupted, it goes on when it is asked for again: %w", ctx.Err())
+		}
 		return err
 	}
 	return s.dropWork(ctx, fmt.Sprintf("labels.%q==%q", labelPull, name))
@@ -89,8 +98,8 @@ func (s *Store) sweepExtractions(ctx context.Context) error {
 		return fmt.Errorf("look for unfinished layers: %w", err)
 	}
 	for _, key := range stale {
-		if err := s.Snapshotter().Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("remove unfinished layer %q: %w", key, err)
+		if err := s.RemoveSnapshot(ctx, key); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -37,6 +37,14 @@ type LoadOptions struct {
 	Progress Progress
 }
 
+// describe names the archive or layout for messages.
+func (o *LoadOptions) describe() string {
+	if o.Path == "" {
+		return "the archive"
+	}
+	return o.Path
+}
+
 // bundle is what an archive or layout was found to be.
 type bundle struct {
 	from     remotes.Fetcher
@@ -58,6 +66,7 @@ func (s *Store) Load(ctx context.Context, o LoadOptions) (loaded []Image, err er
 		return nil, err
 	}
 	err = s.working(s.Context(ctx), loading, func(ctx context.Context) error {
+		o.Progress.tell(Event{Step: StepReading, Image: o.describe()})
 		b, closeBundle, err := s.openBundle(ctx, o)
 		if err != nil {
 			return err
@@ -84,7 +93,7 @@ const loading = "load"
 
 func (s *Store) openBundle(ctx context.Context, o LoadOptions) (*bundle, func() error, error) {
 	if o.Path == "" {
-		b, err := s.readArchive(ctx, o.Reader, "the archive")
+		b, err := s.readArchive(ctx, o.Reader, o.describe())
 		return b, func() error { return nil }, err
 	}
 	info, err := os.Stat(o.Path)

@@ -16,6 +16,8 @@ const (
 	StepComplete Step = "complete"
 	// StepResolving: the registry is asked what the name stands for.
 	StepResolving Step = "resolving"
+	// StepReading: an archive or layout, which Event.Image names, is read.
+	StepReading Step = "reading"
 	// StepUnpacking: manifest and configuration are here; Event.Layers lists the layers.
 	StepUnpacking Step = "unpacking"
 	// StepDone: the image can be used.

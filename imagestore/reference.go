@@ -34,7 +34,7 @@ func WriteOut(ref, registry string) (string, error) {
 	}
 	named, err := reference.ParseDockerRef(full)
 	if err != nil {
-		return "", fmt.Errorf("reference %q: %w: %w", ref, err, ErrReference)
+		return "", fmt.Errorf("reference %q: %w: %w", full, err, ErrReference)
 	}
 	return named.String(), nil
 }

@@ -69,5 +69,33 @@ func (s *Store) removeTree(ctx context.Context, key string) error {
 			return fmt.Errorf("remove snapshot %q: %w", tree[i], err)
 		}
 	}
+	// That took the names away. The snapshots themselves go now, with others on them
+	// that lost their names before: they would be found again, and taken for whole.
+	if _, err := s.db.GarbageCollect(ctx); err != nil {
+		return fmt.Errorf("remove snapshot %q: %w", key, err)
+	}
+	return nil
+}
+
+// RemoveSnapshot removes a snapshot at once. Snapshotter().Remove takes its name away
+// only: what it was on stays until GC, and would be found again under that.
+//
+// ErrFailedPrecondition: something stands on it, which may be a snapshot that lost its
+// name and waits for GC. One that is not there is no error.
+func (s *Store) RemoveSnapshot(ctx context.Context, key string) error {
+	ctx = s.Context(ctx)
+	name, err := s.SnapshotName(ctx, key)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err == nil {
+		err = s.Snapshotter().Remove(ctx, key)
+	}
+	if err == nil {
+		err = s.own.Remove(ctx, name)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove snapshot %q: %w", key, err)
+	}
 	return nil
 }

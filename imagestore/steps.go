@@ -62,6 +62,7 @@ func (s *steps) chain(step Step, chainID string) {
 // watched is the snapshotter as the unpacker uses it: it sees which layers are here.
 type watched struct {
 	snapshots.Snapshotter
+	store *Store
 	steps *steps
 }
 
@@ -88,4 +89,10 @@ func (w watched) Commit(ctx context.Context, name, key string, opts ...snapshots
 		w.steps.chain(StepLayerDone, name)
 	}
 	return err
+}
+
+// Remove implements snapshots.Snapshotter. What was half extracted goes at once, and not
+// only its name; the unpacker removes it twice and would complain the second time.
+func (w watched) Remove(ctx context.Context, key string) error {
+	return w.store.RemoveSnapshot(ctx, key)
 }

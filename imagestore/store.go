@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/strata-snapshotter/strata/diff"
 	"github.com/strata-snapshotter/strata/internal/durable"
@@ -45,6 +46,7 @@ type Store struct {
 	images  images.Store
 	leases  leases.Manager
 	differ  *diff.Differ
+	work    *semaphore.Weighted // of pulls and loads, see working
 	close   func() error
 }
 
@@ -57,7 +59,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Store{options: o}
+	s := &Store{options: o, work: semaphore.NewWeighted(1)}
 	s.close = sync.OnceValue(s.shutdown)
 	defer func() {
 		if err != nil {

@@ -40,6 +40,8 @@ func (b *barLines) event(e imagestore.Event, now time.Time) {
 	switch {
 	case e.Step == imagestore.StepResolving:
 		*b = barLines{title: printable(e.Image) + ": asking the registry"}
+	case e.Step == imagestore.StepReading:
+		*b = barLines{title: printable(e.Image) + ": reading"}
 	case e.Step == imagestore.StepComplete:
 		*b = barLines{title: printable(e.Image) + ": is here", done: true}
 	case e.Step == imagestore.StepUnpacking:
@@ -98,7 +100,7 @@ func (b *barLines) render(width, height int, now time.Time) []string {
 		if l.finished() {
 			finished++
 		}
-		working := l.step == imagestore.StepDownload || l.step == imagestore.StepUnpack
+		working := l.at < l.size && (l.step == imagestore.StepDownload || l.step == imagestore.StepUnpack)
 		if working || len(b.layers) < height {
 			lines = append(lines, cut(l.render(now), width))
 		}
@@ -128,6 +130,9 @@ func (l *barLine) render(now time.Time) string {
 	case imagestore.StepDownload:
 		return label("downloading") + " " + bar(l.at, l.size) + " " + l.amounts(now)
 	case imagestore.StepUnpack:
+		if l.at == l.size { // it waits for the layers below
+			return label("extracted") + " " + size(l.size)
+		}
 		return label("unpacking") + " " + bar(l.at, l.size) + " " + l.amounts(now)
 	}
 	return label("waiting")

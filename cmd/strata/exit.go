@@ -18,10 +18,11 @@ import (
 const (
 	exitOK          = 0
 	exitFailed      = 1
-	exitUsage       = 2 // the command line, or a reference that can't be parsed
-	exitNotFound    = 3 // no such image, snapshot, layer, platform or file
-	exitBadContent  = 4 // wrong digest, truncated archive, layer that was refused
-	exitUnavailable = 5 // the registry can't be reached, or the store is in use
+	exitUsage       = 2   // the command line, or a reference that can't be parsed
+	exitNotFound    = 3   // no such image, snapshot, layer, platform or file
+	exitBadContent  = 4   // wrong digest, truncated archive, layer that was refused
+	exitUnavailable = 5   // the registry can't be reached, or the store is in use
+	exitInterrupted = 130 // by a signal, as a shell has it for SIGINT
 )
 
 // exitError ends the program with a code that says more than 1. Without err, what it
@@ -48,6 +49,8 @@ func exitCode(err error) (code int, say bool) {
 		return e.code, e.err != nil
 	}
 	switch {
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted, true
 	case errors.Is(err, imagestore.ErrReference), errors.Is(err, imagestore.ErrPlatform):
 		return exitUsage, true
 	case errdefs.IsNotFound(err):

@@ -103,6 +103,8 @@ func (t *textLines) event(e imagestore.Event) {
 	switch e.Step {
 	case imagestore.StepResolving:
 		t.line("%s: asking the registry", image)
+	case imagestore.StepReading:
+		t.line("%s: reading", image)
 	case imagestore.StepComplete:
 		t.line("%s: is here", image)
 	case imagestore.StepUnpacking:

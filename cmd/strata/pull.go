@@ -37,7 +37,11 @@ func pullCommand() *cli.Command {
 		Flags: append(progressFlags(),
 			platformFlag(),
 			&cli.StringFlag{Name: flagPolicy, Value: string(imagestore.PolicyMissing), Usage: "when to ask the registry: `missing`, always or never"},
-			&cli.StringSliceFlag{Name: flagHostsDir, Value: defaultHostsDirs(), Usage: "`DIRECTORY` with hosts.toml files; the first that knows a registry counts"},
+			&cli.StringSliceFlag{
+				Name: flagHostsDir, Value: defaultHostsDirs(),
+				DefaultText: "strata/certs.d and containerd/certs.d in $XDG_CONFIG_HOME, /etc/containerd/certs.d",
+				Usage:       "`DIRECTORY` with hosts.toml files; the first that knows a registry counts",
+			},
 			&cli.BoolFlag{Name: flagBlobs, Usage: "fetch the blobs of layers that are here, too, so that the image can be saved"},
 		),
 		Action: pull,
