@@ -22,11 +22,11 @@ import (
 type Kind string
 
 const (
-	// Added: it was not in the image.
+	// Added means that it was not in the image.
 	Added Kind = "A"
-	// Changed: content, metadata or, of a directory, what is in it.
+	// Changed means content, metadata or, of a directory, what is in it.
 	Changed Kind = "C"
-	// Deleted: with all that was in it.
+	// Deleted means with all that was in it.
 	Deleted Kind = "D"
 )
 

@@ -18,13 +18,13 @@ import (
 type State string
 
 const (
-	// None: it was never mounted, or it was unmounted.
+	// None means that it was never mounted, or it was unmounted.
 	None State = ""
-	// Mounted: it is there, in this mount namespace.
+	// Mounted means that it is there, in this mount namespace.
 	Mounted State = "mounted"
-	// Elsewhere: it is in the mount namespace of another process.
+	// Elsewhere means that it is in the mount namespace of another process.
 	Elsewhere State = "elsewhere"
-	// Stale: it is gone, without an unmount through this package.
+	// Stale means that it is gone, without an unmount through this package.
 	Stale State = "stale"
 )
 
