@@ -23,7 +23,7 @@ import (
 	"github.com/strata-snapshotter/strata/internal/layertest"
 )
 
-// change is a session in a writable mount of the sample.
+// change is some work in a writable mount of the sample.
 func change(t *testing.T, dir string) {
 	t.Helper()
 	for _, err := range []error{

@@ -57,7 +57,7 @@ func TestCheckRootFuseMissing(t *testing.T) {
 		want     string
 	}{
 		{"nothing", nil, "install the package fuse-overlayfs"},
-		{"no helper", []string{"fuse-overlayfs"}, "install the package fuse3"},
+		{"no mount.fuse3", []string{"fuse-overlayfs"}, "install the package fuse3"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bin := t.TempDir()

@@ -60,8 +60,8 @@ func testRootlessImages(t *testing.T, u *tester, ref string) {
 	u.ok("inspect", ref)
 }
 
-// session is what a user does in `strata unshare`, in the user's home.
-const session = `
+// visit is what a user does in `strata unshare`, in the user's home.
+const visit = `
 strata mount "$0" m >/dev/null
 stat -c '%u:%g %a %n' m/etc/owned m/data; ls m/data m/data/sub
 strata umount m
@@ -71,7 +71,7 @@ strata diff work
 strata snapshots --format '{{.Name}} {{.State}}'
 `
 
-const sessionShows = `7:8 640 m/etc/owned
+const visitShows = `7:8 640 m/etc/owned
 1000:1000 755 m/data
 m/data:
 sub
@@ -94,14 +94,14 @@ func testRootlessMounts(t *testing.T, u *tester, ref string) {
 	u.ok("unshare", "mkdir", "m")
 	u.refused(1, "strata unshare sh -c 'strata mount "+ref+" m && ...'", "mount", ref, "m")
 	u.refused(1, "strata unshare", "umount", "m")
-	if out := u.ok("unshare", "sh", "-ec", session, ref); out != sessionShows {
-		t.Errorf("the session shows\n%s\nwant\n%s", out, sessionShows)
+	if out := u.ok("unshare", "sh", "-ec", visit, ref); out != visitShows {
+		t.Errorf("it shows\n%s\nwant\n%s", out, visitShows)
 	}
-	// The mount is gone with the namespace of the session.
+	// The mount is gone with its namespace.
 	if out := u.ok("snapshots", "--format", "{{.Name}} {{.State}}"); out != "work stale\n" {
-		t.Errorf("after the session: %q", out)
+		t.Errorf("after the visit: %q", out)
 	}
-	testOtherSession(t, u, ref)
+	testOtherNamespace(t, u, ref)
 	u.ok("commit", "work", "example.test/commit:1", "-m", "changed", "--author", "me")
 	shown := u.ok("unshare", "sh", "-ec", `strata mount example.test/commit:1 m >/dev/null; stat -c '%u:%g' m/etc/owned; cat m/etc/config; ls m/data/sub`)
 	if shown != "5:6\nnew\nother\n" {
@@ -120,9 +120,9 @@ func testRootlessMounts(t *testing.T, u *tester, ref string) {
 	u.ok("rmi", "example.test/commit:1")
 }
 
-// testOtherSession has one session look at the mounts of another: it sees that they are
+// testOtherNamespace has one namespace look at the mounts of another: it sees that they are
 // there, and leaves them alone.
-func testOtherSession(t *testing.T, u *tester, ref string) {
+func testOtherNamespace(t *testing.T, u *tester, ref string) {
 	t.Helper()
 	cmd := u.command("unshare", "sh", "-ec", "strata mount "+ref+" m; read line; ls m/data/sub; umount m")
 	stdin, err := cmd.StdinPipe()
@@ -136,14 +136,14 @@ func testOtherSession(t *testing.T, u *tester, ref string) {
 	name = strings.TrimSpace(name)
 	u.ok("gc")
 	if out := u.ok("snapshots", "--format", "{{.Name}} {{.State}}"); !strings.Contains(out, name+" elsewhere\n") {
-		t.Errorf("the other session's mount: %q", out)
+		t.Errorf("the other mount: %q", out)
 	}
 	u.refused(1, "another mount namespace", "rm", name)
 	_, err = io.WriteString(stdin, "go on\n")
 	must(t, err)
 	rest, err := io.ReadAll(r)
 	if err := errors.Join(err, cmd.Wait()); err != nil || string(rest) != "new\n" {
-		t.Errorf("the other session: %v, %q", err, rest)
+		t.Errorf("the other namespace: %v, %q", err, rest)
 	}
 	u.ok("gc") // removes the view
 }

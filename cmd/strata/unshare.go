@@ -47,10 +47,10 @@ func unshare(_ context.Context, cmd *cli.Command) error {
 	}
 	program, err := exec.LookPath(args[0])
 	switch {
-	case err == nil && rootless.InSession():
+	case err == nil && rootless.IsFirst():
 		var code int
 		if code, err = rootless.Start(program, args); err == nil {
-			return sessionEnd(code, imagemount.UnmountFuse())
+			return endWith(code, imagemount.UnmountFuse())
 		}
 	case err == nil:
 		err = syscall.Exec(program, args, os.Environ())
@@ -58,8 +58,8 @@ func unshare(_ context.Context, cmd *cli.Command) error {
 	return exitError{notRunCode(err), fmt.Errorf("run %s: %w: %w", args[0], err, errdefs.ErrNotFound)}
 }
 
-// sessionEnd is the end of the program after the command, of which the code is passed on.
-func sessionEnd(code int, err error) error {
+// endWith is the end of the program after the command, of which the code is passed on.
+func endWith(code int, err error) error {
 	if code == exitOK {
 		return err
 	}

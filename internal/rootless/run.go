@@ -23,9 +23,9 @@ const (
 	Mark = "STRATA_ROOTLESS"
 	// Problem is set there, too, if only the user's own id is mapped. It says why.
 	Problem = "STRATA_ROOTLESS_PROBLEM"
-	// session is the number of the second copy, in its environment and that of all that it
+	// first is the number of the second copy, in its environment and that of all that it
 	// starts.
-	session = "STRATA_ROOTLESS_SESSION"
+	first = "STRATA_ROOTLESS_FIRST"
 	// stage tells the copies of the program how far it is: stageWait, or the number
 	// of the process that called Run.
 	stage = "STRATA_ROOTLESS_STAGE"
@@ -149,9 +149,9 @@ func becomeRoot() error {
 	return nil
 }
 
-// InSession tells whether this process is the one that Run started, and not one that it
+// IsFirst tells whether this process is the one that Run started, and not one that it
 // has started: the one that everything in the namespace ends with.
-func InSession() bool { return os.Getenv(session) == strconv.Itoa(os.Getpid()) }
+func IsFirst() bool { return os.Getenv(first) == strconv.Itoa(os.Getpid()) }
 
 // Start runs a program with the standard files of this process, hands on signals, and
 // returns the exit code as Run does.
@@ -168,7 +168,7 @@ func Start(program string, args []string) (code int, err error) {
 
 // settle is what the second copy does first.
 func settle(parent string) error {
-	if err := os.Setenv(session, strconv.Itoa(os.Getpid())); err != nil {
+	if err := os.Setenv(first, strconv.Itoa(os.Getpid())); err != nil {
 		return err
 	}
 	// Gaining capabilities closed /proc/self to its own process (prctl(2)), through
