@@ -182,3 +182,11 @@ func TestSingleID(t *testing.T) {
 		})
 	}
 }
+
+// A /dev/fuse that the user may not open is named where fuse-overlayfs has to mount.
+func TestClosedFuseDevice(t *testing.T) {
+	testutil.RequireTool(t, "fuse-overlayfs", "mount.fuse3")
+	u := newTester(t, userSettings{subids: testerSubs, env: []string{"STRATA_MOUNT_PROGRAM=" + config.MountProgramFuse}})
+	must(t, os.Chmod(filepath.Join(u.dir, "fuse"), 0o600))
+	u.refused(exitFailed, "chmod 0666 /dev/fuse", "images")
+}
