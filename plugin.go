@@ -42,6 +42,8 @@ type Config struct {
 	SlowChown bool `toml:"slow_chown"`
 	// MountOptions are added to every overlay mount, one option an element.
 	MountOptions []string `toml:"mount_options"`
+	// MountProgram is "auto", "kernel" or "fuse-overlayfs", see config.Snapshotter.
+	MountProgram string `toml:"mount_program"`
 	// Durability is "commit" or "none", see config.Snapshotter.
 	Durability string `toml:"durability"`
 	// IDMappedMounts is "auto" or "off", see config.Snapshotter.
@@ -86,6 +88,7 @@ func defaultConfig() *Config {
 		SyncRemove:       options.SyncRemove,
 		SlowChown:        options.SlowChown,
 		MountOptions:     options.MountOptions,
+		MountProgram:     options.MountProgram,
 		Durability:       options.Durability,
 		IDMappedMounts:   options.IDMappedMounts,
 		Sharing:          options.Sharing,
@@ -128,6 +131,7 @@ func (c *Config) options() config.Snapshotter {
 		SlowChown:        c.SlowChown,
 		IDMappedMounts:   c.IDMappedMounts,
 		MountOptions:     c.MountOptions,
+		MountProgram:     c.MountProgram,
 		Durability:       c.Durability,
 		Sharing:          c.Sharing,
 		AdditionalStores: c.AdditionalStores,

@@ -58,6 +58,7 @@ slow_chown = true
 mount_options = ['volatile']
 durability = 'none'
 idmapped_mounts = 'off'
+mount_program = 'kernel'
 sharing = 'namespace'
 additional_stores = ['/usr/share/strata']
 verify = 'metadata'
@@ -73,7 +74,8 @@ bytes = 7
 	want := strata.Config{
 		RootPath: "/r", UpperdirLabel: true, SyncRemove: true, SlowChown: true,
 		MountOptions: []string{"volatile"}, Durability: "none", IDMappedMounts: "off",
-		Sharing: "namespace", AdditionalStores: []string{"/usr/share/strata"}, Verify: "metadata",
+		MountProgram: "kernel",
+		Sharing:      "namespace", AdditionalStores: []string{"/usr/share/strata"}, Verify: "metadata",
 		Ownership: "override-stat",
 		Limits:    limits,
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/sys/userns"
 	"golang.org/x/sys/unix"
 
@@ -115,9 +116,14 @@ func chmodAt(dirfd int, name string, mode uint32) (err error) {
 	return unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
 }
 
+// ErrUnmappedID is in the chain of the error for an entry whose owner has no id in this
+// user namespace. The layer can be extracted in one with more ids (user_namespaces(7)).
+var ErrUnmappedID = fmt.Errorf("the user namespace has too few ids: %w", errdefs.ErrInvalidArgument)
+
 func (m *metadata) ownerError(e *entry, err error) error {
 	if errors.Is(err, unix.EINVAL) && m.userns {
-		return bad("entry %s: ids %d:%d are not mapped in this user namespace: add subordinate ids in /etc/subuid and /etc/subgid", quote(e.name), e.uid, e.gid)
+		return fmt.Errorf("layer tar: entry %s: ids %d:%d are not mapped in this user namespace: add subordinate ids in /etc/subuid and /etc/subgid: %w",
+			quote(e.name), e.uid, e.gid, ErrUnmappedID)
 	}
 	return fmt.Errorf("give it to %d:%d: %w", e.uid, e.gid, err)
 }

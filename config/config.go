@@ -30,6 +30,16 @@ const (
 	DurabilityNone = "none"
 )
 
+// Values of Snapshotter.MountProgram.
+const (
+	// MountProgramAuto is the kernel, and fuse-overlayfs where the kernel can't.
+	MountProgramAuto = "auto"
+	// MountProgramKernel is the kernel's overlay.
+	MountProgramKernel = "kernel"
+	// MountProgramFuse is fuse-overlayfs.
+	MountProgramFuse = "fuse-overlayfs"
+)
+
 // Values of Snapshotter.Sharing.
 const (
 	// SharingAll lets a layer serve every image of every containerd namespace.
@@ -113,6 +123,8 @@ type Snapshotter struct {
 	IDMappedMounts string `toml:"idmapped_mounts" comment:"Idmapped mounts: auto (where the kernel can) or off."`
 	// MountOptions are added to every overlay mount, one option an element.
 	MountOptions []string `toml:"mount_options" comment:"Further options of every overlay mount, one an element, such as \"volatile\"."`
+	// MountProgram is MountProgramAuto, MountProgramKernel or MountProgramFuse.
+	MountProgram string `toml:"mount_program" comment:"Who mounts: kernel, fuse-overlayfs, or auto: the kernel, and fuse-overlayfs in a user\nnamespace where the kernel can't."`
 	// Durability is DurabilityCommit or DurabilityNone.
 	Durability string `toml:"durability" comment:"What survives a power loss: commit (every answered call) or none (faster)."`
 	// Sharing is SharingAll, SharingNamespace or SharingOff.
@@ -137,6 +149,7 @@ func Default() Config {
 		Snapshotter: Snapshotter{
 			IDMappedMounts:   IDMappedMountsAuto,
 			MountOptions:     []string{},
+			MountProgram:     MountProgramAuto,
 			Durability:       DurabilityCommit,
 			Sharing:          SharingAll,
 			AdditionalStores: []string{},

@@ -23,6 +23,7 @@ var (
 	idMappings = []string{IDMappedMountsAuto, IDMappedMountsOff}
 	durability = []string{DurabilityCommit, DurabilityNone}
 	sharings   = []string{SharingAll, SharingNamespace, SharingOff}
+	programs   = []string{MountProgramAuto, MountProgramKernel, MountProgramFuse}
 	verifies   = []string{VerifyFull, VerifyMetadata, VerifyNone}
 	ownerships = []string{OwnershipReal, OwnershipOverrideStat}
 
@@ -119,6 +120,7 @@ func (p *problems) oneOf(key, value string, known []string) {
 
 func (p *problems) snapshotter(prefix string, s Snapshotter) {
 	p.oneOf(prefix+"idmapped_mounts", s.IDMappedMounts, idMappings)
+	p.oneOf(prefix+"mount_program", s.MountProgram, programs)
 	p.oneOf(prefix+"durability", s.Durability, durability)
 	p.oneOf(prefix+"sharing", s.Sharing, sharings)
 	p.oneOf(prefix+"verify", s.Verify, verifies)

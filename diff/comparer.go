@@ -45,12 +45,38 @@ func (d *Differ) Compare(ctx context.Context, lower, upper []mount.Mount, opts .
 			undo()
 		}
 	}()
-	desc, err := d.compareOwn(ctx, lower, upper, cfg)
+	return d.compare(ctx, lower, upper, cfg, func(produce producer) (ocispec.Descriptor, error) {
+		return d.upload(ctx, cfg, produce)
+	})
+}
+
+// Tar writes the layer that Compare would write, uncompressed. begin gives the writer:
+// where the first attempt ended in the middle it is called once more, and what was
+// written before is worth nothing.
+//
+// ErrFailedPrecondition: mounts can't be mounted. Errors of the writer are as they were.
+func (d *Differ) Tar(ctx context.Context, lower, upper []mount.Mount, begin func() (io.Writer, error)) (err error) {
+	defer func() { err = classify(ctx, err) }()
+	_, err = d.compare(ctx, lower, upper, diff.Config{}, func(produce producer) (none ocispec.Descriptor, err error) {
+		w, err := begin()
+		if err == nil {
+			_, err = produce(w)
+		}
+		return none, err
+	})
+	return err
+}
+
+// sink takes a tar.
+type sink func(producer) (ocispec.Descriptor, error)
+
+func (d *Differ) compare(ctx context.Context, lower, upper []mount.Mount, cfg diff.Config, put sink) (ocispec.Descriptor, error) {
+	desc, err := d.compareOwn(ctx, lower, upper, cfg, put)
 	if !errors.Is(err, archive.ErrUnsure) {
 		return desc, err
 	}
 	log.G(ctx).WithError(err).Debug("both mounts are walked to compare them")
-	return d.compareMounted(ctx, lower, upper, cfg)
+	return d.compareMounted(ctx, lower, upper, cfg, put)
 }
 
 // compareConfig reads the options as containerd's walking differ does.
@@ -77,13 +103,13 @@ func compareConfig(ctx context.Context, opts []diff.Opt) (cfg diff.Config, err e
 
 // compareOwn reads only the upper directory. archive.ErrUnsure: that may not be
 // enough.
-func (d *Differ) compareOwn(ctx context.Context, lower, upper []mount.Mount, cfg diff.Config) (desc ocispec.Descriptor, err error) {
+func (d *Differ) compareOwn(ctx context.Context, lower, upper []mount.Mount, cfg diff.Config, put sink) (desc ocispec.Descriptor, err error) {
 	c, ok := d.changesOf(lower, upper)
 	if !ok {
 		return desc, fmt.Errorf("the upper mounts are not a snapshot of this store on the lower ones: %w", archive.ErrUnsure)
 	}
 	if c.lowers != nil {
-		return d.compareOverride(ctx, c, cfg)
+		return compareOverride(ctx, c, cfg, put)
 	}
 	err = mount.WithReadonlyTempMount(ctx, lower, func(root string) (err error) {
 		parent, err := openDir(root)
@@ -92,14 +118,14 @@ func (d *Differ) compareOwn(ctx context.Context, lower, upper []mount.Mount, cfg
 		}
 		// Before the unmount, which an open directory makes fail.
 		defer func() { err = errors.Join(err, parent.Close()) }()
-		desc, err = d.uploadChanges(ctx, c, archive.Upper{Parent: parent}, cfg)
+		desc, err = putChanges(ctx, c, archive.Upper{Parent: parent}, cfg, put)
 		return err
 	})
 	return desc, err
 }
 
 // compareOverride is compareOwn without a mount of the layers below.
-func (d *Differ) compareOverride(ctx context.Context, c changes, cfg diff.Config) (_ ocispec.Descriptor, err error) {
+func compareOverride(ctx context.Context, c changes, cfg diff.Config, put sink) (_ ocispec.Descriptor, err error) {
 	upper := archive.Upper{OverrideStat: true}
 	defer func() {
 		for _, dir := range upper.Lowers {
@@ -113,10 +139,10 @@ func (d *Differ) compareOverride(ctx context.Context, c changes, cfg diff.Config
 		}
 		upper.Lowers = append(upper.Lowers, dir)
 	}
-	return d.uploadChanges(ctx, c, upper, cfg)
+	return putChanges(ctx, c, upper, cfg, put)
 }
 
-func (d *Differ) uploadChanges(ctx context.Context, c changes, upper archive.Upper, cfg diff.Config) (_ ocispec.Descriptor, err error) {
+func putChanges(ctx context.Context, c changes, upper archive.Upper, cfg diff.Config, put sink) (_ ocispec.Descriptor, err error) {
 	dir, err := openDir(c.dir)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -127,7 +153,7 @@ func (d *Differ) uploadChanges(ctx context.Context, c changes, upper archive.Upp
 		SourceDateEpoch: cfg.SourceDateEpoch,
 		Warn:            func(text string) { log.G(ctx).WithField("directory", c.dir).Warn(text) },
 	}
-	return d.upload(ctx, cfg, func(w io.Writer) (digest.Digest, error) {
+	return put(func(w io.Writer) (digest.Digest, error) {
 		result, err := archive.Diff(ctx, w, upper, opts)
 		return result.DiffID, err
 	})
@@ -135,7 +161,7 @@ func (d *Differ) uploadChanges(ctx context.Context, c changes, upper archive.Upp
 
 // compareMounted walks both mounts with containerd's own code, which is slow and
 // right for all mounts.
-func (d *Differ) compareMounted(ctx context.Context, lower, upper []mount.Mount, cfg diff.Config) (desc ocispec.Descriptor, err error) {
+func (d *Differ) compareMounted(ctx context.Context, lower, upper []mount.Mount, cfg diff.Config, put sink) (desc ocispec.Descriptor, err error) {
 	if len(upper) == 0 {
 		return desc, fmt.Errorf("there are no mounts to compare: %w", errdefs.ErrInvalidArgument)
 	}
@@ -144,8 +170,8 @@ func (d *Differ) compareMounted(ctx context.Context, lower, upper []mount.Mount,
 		opts = append(opts, containerdarchive.WithSourceDateEpoch(cfg.SourceDateEpoch))
 	}
 	err = mount.WithReadonlyTempMount(ctx, lower, func(below string) error {
-		return mount.WithReadonlyTempMount(ctx, upper, func(above string) (err error) {
-			desc, err = d.upload(ctx, cfg, func(w io.Writer) (digest.Digest, error) {
+		return mount.WithReadonlyTempMount(ctx, readOnlyFuse(upper), func(above string) (err error) {
+			desc, err = put(func(w io.Writer) (digest.Digest, error) {
 				digester := digest.Canonical.Digester()
 				err := containerdarchive.WriteDiff(ctx, io.MultiWriter(w, digester.Hash()), below, above, opts...)
 				return digester.Digest(), err

@@ -182,6 +182,7 @@ test_all() {
 	need newuidmap uidmap
 	need fuse-overlayfs fuse-overlayfs
 	need fusermount3 fuse3
+	need mount.fuse3 fuse3
 	need unshare util-linux
 	need setpriv util-linux
 	need umoci umoci # make and read images that the image store exchanges with others

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/moby/sys/userns"
+	"golang.org/x/sys/unix"
 
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
@@ -44,7 +46,7 @@ func rootless(t *testing.T, fstype string) bool {
 	}
 	needStrata(t)
 	kit := needProgram(t, "rootlesskit")
-	testutil.RequireTool(t, "newuidmap", "newgidmap", "setpriv")
+	testutil.RequireTool(t, "newuidmap", "newgidmap", "setpriv", "fuse-overlayfs", "mount.fuse3")
 	h := newRootlessHost(t, fstype)
 	cmd := exec.Command("/bin/sh", "-ec", rootlessScript)
 	cmd.Env = append(os.Environ(), h.environment(kit, t.Name())...)
@@ -69,6 +71,8 @@ mount --bind "$H/subids" /etc/subgid
 mount --bind "$TEST" "$H/test"
 mount --bind "$DAEMON" "$H/daemon"
 mount --bind "$PROGRAMS" "$H/bin"
+# Where udev has not been, only root may open it.
+mount --bind "$H/fuse" /dev/fuse
 exec setpriv --reuid "$USER_ID" --regid "$GROUP_ID" --clear-groups --inh-caps=-all --pdeathsig KILL \
 	"$H/bin/$KIT" --net=host --pidns --copy-up=/run --propagation=rprivate --state-dir="$H/t/kit" \
 	"$H/test" -test.run="$RUN" -test.v -test.count=1
@@ -124,6 +128,10 @@ func (h *rootlessHost) fill(t *testing.T, filesystem string) {
 	}
 	// newuidmap reads it as the user, while it still is that.
 	if err := os.Chmod(filepath.Join(h.dir, "subids"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	fuse := filepath.Join(h.dir, "fuse")
+	if err := errors.Join(unix.Mknod(fuse, unix.S_IFCHR, int(unix.Mkdev(10, 229))), os.Chmod(fuse, 0o666)); err != nil {
 		t.Fatal(err)
 	}
 	target := filepath.Join(h.dir, "t")

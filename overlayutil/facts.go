@@ -13,6 +13,8 @@ import (
 
 // Facts is what the kernel and one directory can do together.
 type Facts struct {
+	// Type is the type of overlay mounts that the facts are about, see Plan.
+	Type           string
 	Overlay        Finding // ProbeOverlay
 	UserXattr      Finding // ProbeUserXattr
 	WhiteoutDevice Finding // ProbeWhiteoutDevice
@@ -67,7 +69,7 @@ func (f Facts) refusal(dir string, fsType int64) error {
 		advice  string
 	}{
 		{f.DType, "use a file system with d_type: format xfs with 'mkfs.xfs -n ftype=1', ext4 with '-O filetype'"},
-		{f.Overlay, adviceOverlay(fsType, f.Overlay.Reason)},
+		{f.Overlay, f.adviceOverlay(fsType)},
 		{f.Xattr, adviceXattr(fsType)},
 		{f.WhiteoutDevice, "deletions in images cannot be stored: use a file system with device nodes, and Linux 5.8 or later in a user namespace"},
 	} {
@@ -87,8 +89,11 @@ func adviceXattr(fsType int64) string {
 	return "use a local file system with extended attributes (ext4, xfs, btrfs), not NFS"
 }
 
-func adviceOverlay(fsType int64, reason error) string {
+func (f Facts) adviceOverlay(fsType int64) string {
+	reason := f.Overlay.Reason
 	switch {
+	case f.Type == FuseOverlayfs:
+		return "fuse-overlayfs has to mount a directory there"
 	case errors.Is(reason, unix.ENODEV):
 		return "the kernel has no overlay: load the module with 'modprobe overlay'"
 	case fsType == unix.OVERLAYFS_SUPER_MAGIC:
@@ -129,6 +134,9 @@ func fsName(fsType int64) string {
 // a layer whose files have no content.
 func (f Facts) MountOptions(user []string) []string {
 	options := slices.Clone(user)
+	if f.Type != "" { // fuse-overlayfs has none of these
+		return options
+	}
 	if f.UserXattr.Answer == Yes && !hasOption(user, "userxattr") {
 		options = append(options, "userxattr")
 	}

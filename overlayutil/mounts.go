@@ -3,6 +3,7 @@
 package overlayutil
 
 import (
+	"cmp"
 	"path/filepath"
 	"strings"
 
@@ -27,6 +28,8 @@ type Plan struct {
 	// Options are further overlay options (index=off, userxattr, the user's
 	// mount_options). They are not used on bind mounts.
 	Options []string
+	// Type is the type of overlay mounts: FuseOverlayfs, or empty for the kernel's.
+	Type string
 	// UIDMap and GIDMap are id mappings in canonical form, "c:h:s[,c:h:s]", or
 	// both empty.
 	UIDMap, GIDMap string
@@ -54,7 +57,7 @@ func (p Plan) Mounts() ([]mount.Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: options}}, nil
+	return []mount.Mount{{Type: cmp.Or(p.Type, "overlay"), Source: "overlay", Options: options}}, nil
 }
 
 // bindSource returns what a plan without an overlay binds, and how.
@@ -84,7 +87,11 @@ func (p Plan) stack() []string {
 // overlayOptions returns the options of the overlay mount in containerd's order.
 func (p Plan) overlayOptions() ([]string, error) {
 	lowers := p.stack()
-	if err := p.checkStack(lowers); err != nil {
+	check := p.checkStack
+	if p.Type == FuseOverlayfs {
+		check = p.checkFuse
+	}
+	if err := check(lowers); err != nil {
 		return nil, err
 	}
 	return append(p.mapOptions(), p.data(escapeAll(lowers))...), nil
@@ -119,6 +126,9 @@ func escapeAll(paths []string) []string {
 func (p Plan) validate() error {
 	if (p.Upper == "") != (p.Work == "") {
 		return invalidArgument("a plan needs both or neither of an upper (%q) and a work directory (%q)", p.Upper, p.Work)
+	}
+	if p.Type != "" && p.Type != FuseOverlayfs {
+		return invalidArgument("a plan has mounts of type %q or of the kernel's overlay, not %q", FuseOverlayfs, p.Type)
 	}
 	if err := p.validatePaths(); err != nil {
 		return err

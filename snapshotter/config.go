@@ -36,6 +36,19 @@ const (
 	IDMappingOff IDMapping = "off"
 )
 
+// MountProgram says who mounts snapshots.
+type MountProgram string
+
+const (
+	// MountProgramAuto is the kernel, and fuse-overlayfs in a user namespace in which the
+	// kernel can't mount an overlay on the root's file system.
+	MountProgramAuto MountProgram = "auto"
+	// MountProgramKernel is the kernel's overlay.
+	MountProgramKernel MountProgram = "kernel"
+	// MountProgramFuse is fuse-overlayfs(1). Idmapped mounts are then not used.
+	MountProgramFuse MountProgram = "fuse-overlayfs"
+)
+
 // Sharing says whom a layer serves that is here already.
 type Sharing string
 
@@ -68,6 +81,8 @@ type Config struct {
 	// MountOptions are further options of overlay mounts, one an element. They
 	// are not used on bind mounts.
 	MountOptions []string
+	// MountProgram is MountProgramAuto if it is empty.
+	MountProgram MountProgram
 	// Durability is DurabilityCommit if it is empty.
 	Durability Durability
 	// Ownership is OwnershipReal if it is empty. A root is of one kind for ever:
@@ -119,6 +134,13 @@ func (c *Config) validate() error {
 	case SharingAll, SharingNamespace, SharingOff:
 	default:
 		return fmt.Errorf("sharing %q: must be %q, %q or %q: %w", c.Sharing, SharingAll, SharingNamespace, SharingOff, errdefs.ErrInvalidArgument)
+	}
+	switch c.MountProgram {
+	case "":
+		c.MountProgram = MountProgramAuto
+	case MountProgramAuto, MountProgramKernel, MountProgramFuse:
+	default:
+		return fmt.Errorf("mount program %q: must be %q, %q or %q: %w", c.MountProgram, MountProgramAuto, MountProgramKernel, MountProgramFuse, errdefs.ErrInvalidArgument)
 	}
 	switch c.IDMapping {
 	case "":

@@ -102,6 +102,7 @@ func (s *Snapshotter) plan(info snapshots.Info, n uint64, chain []metadata.Layer
 		Lowers:  s.lowers(chain),
 		Empty:   s.store.EmptyPath(),
 		Options: s.options,
+		Type:    s.mountType,
 	}
 	if info.Kind == snapshots.KindActive {
 		plan.Upper, plan.Work = s.store.UpperPath(n), s.store.WorkPath(n)

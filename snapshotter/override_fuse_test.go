@@ -16,12 +16,13 @@ import (
 
 	"github.com/strata-snapshotter/strata/internal/layertest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
+	"github.com/strata-snapshotter/strata/overlayutil"
 )
 
 // fuseMounted shows a mount, which is for fuse-overlayfs, at target while do runs.
 func fuseMounted(t *testing.T, m mount.Mount, target string, do func()) {
 	t.Helper()
-	if m.Type != fuseOverlayfs {
+	if m.Type != overlayutil.FuseOverlayfs {
 		t.Fatalf("not for fuse-overlayfs: %+v", m)
 	}
 	if out, err := exec.Command("fuse-overlayfs", "-o", strings.Join(m.Options, ","), target).CombinedOutput(); err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/strata-snapshotter/strata/fsck"
 	"github.com/strata-snapshotter/strata/internal/layertest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
+	"github.com/strata-snapshotter/strata/overlayutil"
 )
 
 // openOverride opens the root of an ordinary user, and looks it over at the end.
@@ -169,7 +170,7 @@ func TestOverrideMounts(t *testing.T) {
 		}
 		active := prepare(t, s, key, parent)
 		for _, m := range append(view, active...) {
-			if m.Type != fuseOverlayfs || !slices.Contains(m.Options, readsOverrides) {
+			if m.Type != overlayutil.FuseOverlayfs || !slices.Contains(m.Options, readsOverrides) {
 				t.Errorf("%s: %+v", key, m)
 			}
 		}

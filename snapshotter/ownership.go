@@ -32,10 +32,6 @@ const (
 	OwnershipOverrideStat Ownership = "override-stat"
 )
 
-// fuseOverlayfs is the type of mounts that containerd's mount code makes with
-// fuse-overlayfs.
-const fuseOverlayfs = "fuse3.fuse-overlayfs"
-
 // readsOverrides makes fuse-overlayfs show what the attribute says, and allows it to
 // write one.
 const readsOverrides = "xattr_permissions=2"
@@ -80,7 +76,7 @@ func (s *Snapshotter) consumers(mounts []mount.Mount) []mount.Mount {
 		if m.Type == "bind" {
 			mounts[i].Source, mounts[i].Options = "overlay", append([]string{"lowerdir=" + overlayutil.EscapeLower(m.Source)}, s.options...)
 		}
-		mounts[i].Type = fuseOverlayfs
+		mounts[i].Type = overlayutil.FuseOverlayfs
 	}
 	return mounts
 }

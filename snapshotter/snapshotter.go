@@ -25,20 +25,21 @@ import (
 // contract, ErrResourceExhausted for a full disk, ErrUnavailable where the root
 // or a part of it is gone or the snapshotter was closed.
 type Snapshotter struct {
-	cfg      Config
-	store    *layerstore.Store
-	meta     *metadata.Store
-	placed   *metadata.Barrier // layers that were moved to their place
-	options  []string          // of overlay mounts
-	idmap    bool              // idmapped mounts are used
-	xattrs   overlayutil.XattrNamespace
-	keys     keyLocks // of keys whose directories are moved
-	uppers   keyLocks // of keys that layers are extracted into
-	flights  flights
-	stores   *extstore.Set
-	unpacker Unpacker
-	counts   counts
-	close    func() error
+	cfg       Config
+	store     *layerstore.Store
+	meta      *metadata.Store
+	placed    *metadata.Barrier // layers that were moved to their place
+	options   []string          // of overlay mounts
+	mountType string            // of overlay mounts, see overlayutil.Plan
+	idmap     bool              // idmapped mounts are used
+	xattrs    overlayutil.XattrNamespace
+	keys      keyLocks // of keys whose directories are moved
+	uppers    keyLocks // of keys that layers are extracted into
+	flights   flights
+	stores    *extstore.Set
+	unpacker  Unpacker
+	counts    counts
+	close     func() error
 }
 
 var (
@@ -126,19 +127,37 @@ func (s *Snapshotter) probe(ctx context.Context) error {
 		s.probeAttributes(ctx)
 		return nil
 	}
-	facts := s.cfg.facts
-	if facts == nil {
-		found, err := overlayutil.CheckRoot(s.store.StagingPath())
-		if err != nil {
-			return fmt.Errorf("root %s: %w", s.cfg.Root, err)
-		}
-		facts = &found
+	facts, err := s.facts(ctx)
+	if err != nil {
+		return fmt.Errorf("root %s: %w", s.cfg.Root, err)
 	}
+	s.mountType = facts.Type
 	s.options = facts.MountOptions(s.cfg.MountOptions)
 	s.xattrs = facts.XattrNamespace()
 	s.idmap = s.cfg.IDMapping == IDMappingAuto && facts.IDMap.Answer == overlayutil.Yes
 	log.G(ctx).WithField("root", s.cfg.Root).WithField("options", s.options).WithField("idmapped-mounts", s.idmap).Debug("checked the root")
 	return nil
+}
+
+// facts are about the program that is to mount.
+func (s *Snapshotter) facts(ctx context.Context) (overlayutil.Facts, error) {
+	if s.cfg.facts != nil {
+		return *s.cfg.facts, nil
+	}
+	dir := s.store.StagingPath()
+	if s.cfg.MountProgram == MountProgramFuse {
+		return overlayutil.CheckRootFuse(dir)
+	}
+	facts, err := overlayutil.CheckRoot(dir)
+	if err == nil || s.cfg.MountProgram == MountProgramKernel || !userns.RunningInUserNS() {
+		return facts, err
+	}
+	fuse, fuseErr := overlayutil.CheckRootFuse(dir)
+	if fuseErr != nil {
+		return facts, fmt.Errorf("%w; and fuse-overlayfs can't do it either: %w", err, fuseErr)
+	}
+	log.G(ctx).WithError(err).WithField("root", s.cfg.Root).Info("fuse-overlayfs mounts, as the kernel can't")
+	return fuse, nil
 }
 
 // Capabilities returns what containerd is to know of this snapshotter, in the

@@ -22,6 +22,7 @@ import (
 	"github.com/strata-snapshotter/strata/layerindex"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
+	"github.com/strata-snapshotter/strata/overlayutil"
 )
 
 // seal is what extracting a layer found out, kept for Commit.
@@ -140,7 +141,7 @@ func (st *Stage) lock(ctx context.Context) error {
 
 // upperOf reads the number of our snapshot whose upperdir an overlay has.
 func (s *Snapshotter) upperOf(mounts []mount.Mount) (uint64, bool) {
-	if len(mounts) != 1 || (mounts[0].Type != "overlay" && mounts[0].Type != fuseOverlayfs) {
+	if len(mounts) != 1 || (mounts[0].Type != "overlay" && mounts[0].Type != overlayutil.FuseOverlayfs) {
 		return 0, false
 	}
 	for _, o := range mounts[0].Options {

@@ -23,6 +23,7 @@ var optionSets = map[string]Config{
 	"no idmapping":  {IDMapping: IDMappingOff},
 	"slow chown":    {IDMapping: IDMappingOff, SlowChown: true},
 	"not durable":   {Durability: DurabilityNone},
+	"fuse":          {MountProgram: MountProgramFuse},
 	"mount options": {MountOptions: []string{"index=off", "redirect_dir=off"}},
 }
 

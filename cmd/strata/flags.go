@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/strata-snapshotter/strata/config"
+	"github.com/strata-snapshotter/strata/internal/rootless"
 )
 
 const (
@@ -18,6 +21,7 @@ const (
 	flagQuiet    = "quiet"
 	flagGroup    = "group"
 	flagWait     = "wait"
+	flagProgram  = "mount-program"
 )
 
 // globalFlags stand before the command.
@@ -33,6 +37,10 @@ func globalFlags() []cli.Flag {
 			Usage: "`GROUP` (name or number) that the image store's directory is given to, mode 1775; layers stay the owner's",
 		},
 		ownershipFlag(),
+		&cli.StringFlag{
+			Name: flagProgram, Value: config.MountProgramAuto, Sources: cli.EnvVars("STRATA_MOUNT_PROGRAM"),
+			Usage: "who mounts: kernel, fuse-overlayfs, or auto: the kernel, and fuse-overlayfs in a user namespace where the kernel can't",
+		},
 		&cli.DurationFlag{Name: flagWait, Value: 10 * time.Second, Usage: "wait for `TIME` while another process uses the image store"},
 	}
 }
@@ -40,7 +48,7 @@ func globalFlags() []cli.Flag {
 // defaultRoot is /var/lib/strata for root, and in the user's data directory
 // (XDG Base Directory Specification) for everybody else.
 func defaultRoot() string {
-	if os.Geteuid() == 0 && os.Getenv("STRATA_ROOTLESS") == "" {
+	if os.Geteuid() == 0 && os.Getenv(rootless.Mark) == "" {
 		return "/var/lib/strata"
 	}
 	data := os.Getenv("XDG_DATA_HOME")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/strata-snapshotter/strata/imagemount"
 	"github.com/strata-snapshotter/strata/imagestore"
 )
 
@@ -36,6 +37,9 @@ func gc(ctx context.Context, cmd *cli.Command) error {
 		unfinished = imagestore.DropUnfinished
 	}
 	return withStore(ctx, cmd, func(ctx context.Context, s *imagestore.Store) error {
+		if err := imagemount.New(s).Sweep(ctx); err != nil {
+			return err
+		}
 		collected, err := s.GC(ctx, unfinished)
 		if err != nil {
 			return err

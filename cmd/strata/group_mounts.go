@@ -5,4 +5,8 @@ package main
 import "github.com/urfave/cli/v3"
 
 // mountCommands work with the trees of images and with snapshots.
-func mountCommands() []*cli.Command { return nil }
+func mountCommands() []*cli.Command {
+	return []*cli.Command{
+		mountCommand(), umountCommand(), snapshotsCommand(), diffCommand(), commitCommand(), rmCommand(), unshareCommand(),
+	}
+}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/strata-snapshotter/strata/internal/rootless"
 )
 
 const name = "strata"
@@ -30,6 +32,10 @@ func init() {
 }
 
 func main() {
+	if err := rootless.Continue(); err != nil {
+		_, _ = fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(exitFailed)
+	}
 	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -46,6 +52,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		if say {
 			// Joined errors come with line breaks; one failure is one line.
 			_, _ = fmt.Fprintf(stderr, "%s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", "; "))
+			if advice := adviceOn(err); advice != "" {
+				_, _ = fmt.Fprintf(stderr, "%s: %s\n", name, advice)
+			}
 		}
 		return code
 	}
@@ -57,7 +66,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 func newCommand() *cli.Command {
 	var commands []*cli.Command
 	for _, group := range [][]*cli.Command{
-		imageCommands(), mountCommands(), lookCommands(), storeCommands(), docsCommands(),
+		rootlessly(imageCommands()), rootlessly(mountCommands()), rootlessly(lookCommands()),
+		rootlessly(storeCommands()), docsCommands(),
 	} {
 		commands = append(commands, group...)
 	}

@@ -28,6 +28,10 @@ func openStore(ctx context.Context, cmd *cli.Command) (*imagestore.Store, error)
 	if err != nil {
 		return nil, err
 	}
+	options.MountProgram = cmd.String(flagProgram)
+	if err := options.Validate(); err != nil {
+		return nil, usage(cmd, "%w", err)
+	}
 	return imagestore.Open(ctx, imagestore.Options{
 		Root:        root,
 		Snapshotter: options,
