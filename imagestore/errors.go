@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // classifyRemote gives an error of containerd's registry client a class: the client's
@@ -25,6 +26,8 @@ func classifyRemote(ctx context.Context, err error) error {
 	var network net.Error
 	var class error = errdefs.ErrUnknown
 	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		class = errdefs.ErrResourceExhausted
 	case errors.Is(err, docker.ErrInvalidAuthorization):
 		class = errdefs.ErrPermissionDenied
 	case errors.As(err, &status):

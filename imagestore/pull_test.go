@@ -4,6 +4,7 @@ package imagestore
 
 import (
 	"context"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -209,4 +210,5 @@ func TestPullPlatforms(t *testing.T) {
 		t.Errorf("a manifest of another platform: %v, want ErrNotFound", err)
 	}
 	pull(t, s, PullOptions{Ref: single})
+	must(t, s.Save(context.Background(), io.Discard, single))
 }

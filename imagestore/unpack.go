@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/unpack"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -142,10 +143,12 @@ func (j *job) unpack(ctx context.Context) error {
 		// What bounds the work is in Apply, where downloading and extracting differ.
 		unpack.WithUnpackLimiter(semaphore.NewWeighted(math.MaxInt32)),
 		unpack.WithUnpackPlatform(unpack.Platform{
-			Platform:                platforms.All, // the manifest was chosen before
-			SnapshotterKey:          SnapshotterName,
-			Snapshotter:             watched{j.s.Snapshotter(), j.s, &j.steps},
-			SnapshotterCapabilities: j.s.own.Capabilities(),
+			Platform:       platforms.All, // the manifest was chosen before
+			SnapshotterKey: SnapshotterName,
+			Snapshotter:    watched{j.s.Snapshotter(), j.s, &j.steps},
+			// Also in a user namespace, where the snapshotter leaves it out because of
+			// other differs.
+			SnapshotterCapabilities: []string{snapshots.RebaseCap},
 			Applier:                 j,
 		}))
 	if err != nil {

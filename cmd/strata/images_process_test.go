@@ -5,9 +5,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -16,32 +18,52 @@ import (
 	"github.com/strata-snapshotter/strata/internal/testutil/testregistry"
 )
 
-// Of two processes on one root the second waits, and says so, or ends with its own code.
+// Of two processes on one root the second ends with a code of its own, or says that it
+// waits, and then finds what the first has done.
 func TestTwoProcesses(t *testing.T) {
 	reg := testregistry.Start(t)
-	ref := reg.Push(t, "big:1", bigImage(t, 2, 2<<20))
+	ref := reg.Push(t, "big:1", bigImage(t, 2, 100_000))
 	r := newImageRoot(t)
-	reg.Fail(testregistry.Faults{Delay: 20 * time.Millisecond})
+	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
+	reg.Fail(testregistry.Faults{Hold: hold})
 	first := r.process("pull", "--json", ref)
 	out, err := first.StdoutPipe()
 	noError(t, err)
 	noError(t, first.Start())
-	t.Cleanup(func() { _ = first.Wait() })
 	_, err = out.Read(make([]byte, 1)) // its first step: it has the root
 	noError(t, err)
-	go func() { _, _ = io.Copy(io.Discard, out) }()
 
 	_, stderr, code := r.run("--wait", "1ms", "images")
 	if code != exitUnavailable || !strings.Contains(stderr, "process ") {
 		t.Errorf("a second process ends with %d and %q", code, stderr)
 	}
-	_, stderr, code = r.run("--wait", "1m", "pull", "-q", ref)
-	if code != exitOK || !strings.Contains(stderr, "waiting: ") {
-		t.Errorf("a second process that waits ends with %d and %q", code, stderr)
+	said := &notice{text: "waiting: ", then: release}
+	code = run(r.args([]string{"--wait", "1h", "pull", "-q", ref}), nil, io.Discard, said)
+	if code != exitOK || !said.seen {
+		t.Errorf("a second process that waits ends with %d, and said so: %v", code, said.seen)
 	}
+	_, _ = io.Copy(io.Discard, out)
+	noError(t, first.Wait())
 	if n := len(reg.Blobs()); n != 3 {
 		t.Errorf("%d blobs were fetched by both, want 3", n)
 	}
+}
+
+// notice does something when a text is written.
+type notice struct {
+	text string
+	then func()
+	seen bool
+}
+
+func (n *notice) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), n.text) {
+		n.seen = true
+		n.then()
+	}
+	return len(p), nil
 }
 
 // Ctrl-C ends a pull in order, and the next one goes on. So it is after a kill.
@@ -64,7 +86,7 @@ func TestPullSignals(t *testing.T) {
 			out, err := p.StdoutPipe()
 			noError(t, err)
 			noError(t, p.Start())
-			readUntil(t, out, `"step":"download"`, 5)
+			waitForDownload(t, out, 2<<20) // the content store writes 1 MiB at once
 			noError(t, p.Process.Signal(c.signal))
 			_, _ = io.Copy(io.Discard, out)
 			_ = p.Wait() // it failed, that is what is tested
@@ -88,15 +110,16 @@ func TestPullSignals(t *testing.T) {
 	}
 }
 
-// readUntil reads until text was there so often.
-func readUntil(t *testing.T, r io.Reader, text string, times int) {
+// waitForDownload reads steps until so many bytes of a layer are there.
+func waitForDownload(t *testing.T, r io.Reader, bytes int64) {
 	t.Helper()
-	var seen strings.Builder
-	buf := make([]byte, 4096)
-	for strings.Count(seen.String(), text) < times {
-		n, err := r.Read(buf)
-		noError(t, err)
-		seen.Write(buf[:n])
+	steps := json.NewDecoder(r)
+	for {
+		var e imagestore.Event
+		noError(t, steps.Decode(&e))
+		if e.Step == imagestore.StepDownload && e.Done >= bytes {
+			return
+		}
 	}
 }
 

@@ -47,6 +47,8 @@ type Faults struct {
 	Corrupt bool
 	// Delay is the pause after each 64 KiB of a blob.
 	Delay time.Duration
+	// Hold keeps every blob back until it is closed.
+	Hold <-chan struct{}
 	// User and Password are wanted, if they are set.
 	User, Password string
 }
@@ -148,6 +150,9 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	if request.Blob() {
+		if faults.Hold != nil {
+			<-faults.Hold
+		}
 		r.serveBlob(w, req, faults)
 		return
 	}
