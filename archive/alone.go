@@ -398,12 +398,12 @@ func (a *alone) whiteout(l place) error {
 		path = l.dir + "/" + l.target
 	}
 	hidden := n.hidden()
-	err = a.makeWhiteout(n, dirfd, path, l.target, hidden)
+	err = a.makeWhiteout(n, dirfd, l.target, hidden)
 	if errdefs.IsAlreadyExists(err) {
 		if err := a.clear(dirfd, path, l.target); err != nil {
 			return err
 		}
-		err = a.makeWhiteout(n, dirfd, path, l.target, hidden)
+		err = a.makeWhiteout(n, dirfd, l.target, hidden)
 	}
 	if err != nil {
 		return fmt.Errorf("whiteout of %s: %w", quote(path), err)
@@ -413,7 +413,7 @@ func (a *alone) whiteout(l place) error {
 
 // makeWhiteout leaves a whiteout out where nothing is below that it could hide:
 // there nobody would take it out of listings either.
-func (a *alone) makeWhiteout(n *node, dirfd int, path, target string, hidden bool) error {
+func (a *alone) makeWhiteout(n *node, dirfd int, target string, hidden bool) error {
 	if hidden {
 		var st unix.Stat_t
 		err := unix.Fstatat(dirfd, target, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -437,8 +437,11 @@ func (a *alone) makeWhiteout(n *node, dirfd int, path, target string, hidden boo
 	}
 	a.inodes++
 	n.whiteout = true
-	if err := a.index.whiteout(dirfd, path, target); err != nil || n.marked {
+	if err := a.index.whiteout(join(n.path, target)); err != nil {
 		return err
+	}
+	if n.marked {
+		return nil
 	}
 	n.marked = true
 	return a.opts.Xattrs.MarkOrigin(dirfd)

@@ -58,8 +58,8 @@ type Result struct {
 	// Empty: no entries. OpaqueRoot: everything below is hidden.
 	Empty, OpaqueRoot bool
 	// Indexed: Options.Index is finished, and right. It is not where the layer removed
-	// something of its own again, or is to be extracted onto others: what was written is
-	// of no use then.
+	// something of its own again, is to be extracted onto others, or with OverrideStat:
+	// what was written is of no use then, see layerindex.Build.
 	Indexed bool
 	// Needs is what only the layers below can answer.
 	Needs Needs

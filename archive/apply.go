@@ -29,7 +29,7 @@ import (
 func Apply(ctx context.Context, src Source, dir *os.File, opts Options) (Result, error) {
 	opts = opts.withDefaults()
 	return extract(ctx, src, opts, func(x *extraction) error {
-		x.index = newIndexer(opts.Index, opts)
+		x.index = newIndexer(opts)
 		x.writers.index = x.index
 		a := &alone{extraction: x, tree: newTree(dir)}
 		err := errors.Join(a.writers.end(a.run()), a.tree.close())

@@ -18,7 +18,6 @@ import (
 // something else of is read back. A nil indexer records nothing.
 type indexer struct {
 	w          *layerindex.Writer
-	override   bool
 	exact      atomic.Bool // the file system was seen to keep single nanoseconds
 	describers sync.Pool
 
@@ -33,12 +32,15 @@ type indexer struct {
 // maxLinked bounds the files with several names that are remembered.
 const maxLinked = 8192
 
-func newIndexer(w *layerindex.Writer, opts Options) *indexer {
-	if w == nil {
+// newIndexer returns nil where nobody asks for an index, and where owners and modes are
+// kept in attributes: there nearly everything on the disk is something else than in the
+// tar, and some entries are in no tar. Their index is better built of the directory.
+func newIndexer(opts Options) *indexer {
+	if opts.Index == nil || opts.OverrideStat {
 		return nil
 	}
 	return &indexer{
-		w: w, override: opts.OverrideStat, linked: map[uint64]string{}, amended: map[string]struct{}{},
+		w: opts.Index, linked: map[uint64]string{}, amended: map[string]struct{}{},
 	}
 }
 
@@ -76,7 +78,7 @@ func recordOf(path string, e *entry) layerindex.Record {
 // isOdd says whether only the disk knows what became of e: attributes can be left out,
 // and an access control list changes the mode; file systems cut times off.
 func (x *indexer) isOdd(e *entry) bool {
-	return x.override || len(e.xattrs) > 0 || e.mtime.sec < 0 || e.mtime.sec > 1<<31-1 || (e.mtime.nsec != 0 && !x.exact.Load())
+	return len(e.xattrs) > 0 || e.mtime.sec < 0 || e.mtime.sec > 1<<31-1 || (e.mtime.nsec != 0 && !x.exact.Load())
 }
 
 // read describes what is at path by fn.
@@ -133,27 +135,18 @@ func (x *indexer) node(dirfd int, l place, e *entry) error {
 		r := recordOf(l.path, e)
 		return x.w.Add(&r)
 	}
-	return x.empty(l.path, dirfd, l.base)
-}
-
-func (x *indexer) whiteout(dirfd int, path, base string) error {
-	if x == nil {
-		return nil
-	}
-	if !x.override {
-		return x.w.Add(&layerindex.Record{Path: path, Type: layerindex.Whiteout})
-	}
-	return x.empty(path, dirfd, base)
-}
-
-// empty records what has no content: with override-stat that can be a file.
-func (x *indexer) empty(path string, dirfd int, base string) error {
-	r, err := x.readAt(path, dirfd, base)
+	r, err := x.readAt(l.path, dirfd, l.base)
 	if err != nil {
 		return err
 	}
-	r.Sum = layerindex.Sum(nil)
 	return x.w.Add(r)
+}
+
+func (x *indexer) whiteout(path string) error {
+	if x == nil {
+		return nil
+	}
+	return x.w.Add(&layerindex.Record{Path: path, Type: layerindex.Whiteout})
 }
 
 // link records that path is one more name of the file target, which has the inode number.
@@ -186,7 +179,7 @@ func (x *indexer) directory(n *node, fd int, st *unix.Stat_t) error {
 	if x == nil {
 		return nil
 	}
-	if marked := n.opaque || n.fresh || n.marked; marked || n.parent == nil || (n.entry != nil && x.isOdd(n.entry)) || x.override {
+	if marked := n.opaque || n.fresh || n.marked; marked || n.parent == nil || (n.entry != nil && x.isOdd(n.entry)) {
 		r, err := x.readOpen(n.path, fd)
 		if err != nil {
 			return err

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-snapshotter/strata/internal/layertest"
+	"github.com/strata-snapshotter/strata/layerindex"
 )
 
 // upperdirLabel says which directory a snapshot has: the daemon is asked to show it.
@@ -201,8 +202,39 @@ func (r *run) findOrphans(named map[string]bool) {
 			// Who unpacks the layer once more reads it.
 			if b, err := os.ReadFile(filepath.Join(path, "layer.json")); dir == "layers" && (err != nil || !json.Valid(b)) {
 				r.report.found(missing, "layer.json of layer %s: %v, %d bytes", e.Name(), err, len(b))
+			} else if dir == "layers" {
+				r.checkIndex(path, b)
 			}
 		}
+	}
+}
+
+// checkIndex holds a layer against its index. Those that Strata's differ extracted have one.
+func (r *run) checkIndex(path string, manifest []byte) {
+	var m struct {
+		DiffID string `json:"diffID"`
+	}
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		r.report.found(corrupt, "layer.json of %s: %v", path, err)
+	}
+	index, err := os.Open(filepath.Join(path, "index"))
+	if errors.Is(err, os.ErrNotExist) && m.DiffID == "" {
+		return
+	}
+	if err != nil {
+		r.report.found(missing, "index of a layer: %v", err)
+		return
+	}
+	defer index.Close() //nolint:errcheck // it was not written to
+	dir, err := os.Open(filepath.Join(path, "fs"))
+	if err != nil {
+		r.report.found(missing, "%v", err)
+		return
+	}
+	defer dir.Close() //nolint:errcheck // it was not written to
+	problems := layerindex.Problems{}
+	if _, err := layerindex.Verify(context.Background(), dir, index, layerindex.Options{}, problems.Add); err != nil || len(problems) > 0 {
+		r.report.found(corrupt, "%s does not agree with its index: %v, %s", path, err, problems)
 	}
 }
 

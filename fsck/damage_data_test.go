@@ -19,7 +19,7 @@ func (f *fixture) fill(upper string) {
 	at := func(name string) string { return filepath.Join(upper, name) }
 	f.must(
 		os.Mkdir(at("d"), 0o755), os.WriteFile(at("d/file"), []byte("content"), 0o644), os.WriteFile(at("d/empty"), nil, 0o600),
-		os.Mkdir(at("d/sub"), 0o700), os.WriteFile(at("d/sub/large"), []byte(strings.Repeat("large", 200_000)), 0o755),
+		os.Mkdir(at("d/sub"), 0o700), os.WriteFile(at("d/sub/large"), []byte(strings.Repeat("large", 60_000)), 0o755),
 		os.Link(at("d/file"), at("hard")), os.Symlink("d/file", at("soft")),
 		unix.Mkfifo(at("pipe"), 0o600), unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))),
 		unix.Mknod(at("gone"), unix.S_IFCHR, 0),
@@ -27,8 +27,8 @@ func (f *fixture) fill(upper string) {
 		unix.Setxattr(at("d/file"), "trusted.test", []byte("value"), 0),
 	)
 	hole, err := os.Create(at("hole"))
-	f.must(err, os.Truncate(at("hole"), 10<<20))
-	_, err = hole.WriteAt([]byte("in the middle"), 5<<20)
+	f.must(err, os.Truncate(at("hole"), 1<<19))
+	_, err = hole.WriteAt([]byte("in the middle"), 1<<18)
 	f.must(err, hole.Close())
 }
 
@@ -80,9 +80,9 @@ func mknod(mode uint32, major, minor uint32) func(string) error {
 func dataDamages() []damage {
 	return []damage{
 		changed("a byte of a file", "data-content", "d/file", overwrite(3, "T")),
-		changed("a byte far into a file", "data-content", "d/sub/large", overwrite(999_999, "T")),
-		changed("a byte beside a hole", "data-content", "hole", overwrite(5<<20, "I")),
-		changed("a byte in a hole", "data-content", "hole", overwrite(1<<20, "x")),
+		changed("a byte far into a file", "data-content", "d/sub/large", overwrite(299_999, "T")),
+		changed("a byte beside a hole", "data-content", "hole", overwrite(1<<18, "I")),
+		changed("a byte in a hole", "data-content", "hole", overwrite(1<<16, "x")),
 		changed("a file without its end", "data-size", "d/sub/large", func(_ *fixture, path string) error { return os.Truncate(path, 4096) }),
 		changed("an empty file that is not", "data-size", "d/empty", overwrite(0, "x")),
 		changed("a file is gone", "data-missing", "d/empty", func(_ *fixture, path string) error { return os.Remove(path) }),

@@ -191,6 +191,7 @@ func (c *storeCheck) layer(n uint64) {
 	if m.Bytes != l.Usage.Size || m.Inodes != l.Usage.Inodes {
 		c.problem("layer %d is said to take %+v, and in layer.json %d bytes, %d inodes", n, l.Usage, m.Bytes, m.Inodes)
 	}
+	c.index(l)
 }
 
 func (c *storeCheck) external(n uint64, l metadata.Layer) {

@@ -41,8 +41,31 @@ func TestCommittedLayersSurviveAPowerCut(t *testing.T) {
 						t.Errorf("layer of %q has %d entries after the cut, %d before, or they differ", name, len(tree), len(want[name]))
 					}
 				}
+				checkIndexes(t, s, 2) // foreign has none
 			})
 		}
+	}
+}
+
+// checkIndexes holds every layer against its index, and wants that many to have one.
+func checkIndexes(t *testing.T, s *Snapshotter, want int) {
+	t.Helper()
+	layers, err := s.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	indexed := 0
+	for _, n := range layers {
+		v, err := s.VerifyLayer(ctx, n, nil)
+		if err != nil || v.Damaged != nil || len(v.Problems) > 0 {
+			t.Errorf("layer %d: %v, %v, %s", n, err, v.Damaged, v.Problems)
+		}
+		if v.Indexed {
+			indexed++
+		}
+	}
+	if indexed != want {
+		t.Errorf("%d of %d layers have an index, want %d", indexed, len(layers), want)
 	}
 }
 

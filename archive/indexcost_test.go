@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package archive_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/strata-snapshotter/strata/archive"
+	"github.com/strata-snapshotter/strata/internal/layertest"
+	"github.com/strata-snapshotter/strata/internal/testutil"
+	"github.com/strata-snapshotter/strata/layerindex"
+)
+
+// plainLayer is a layer of n files like most.
+func plainLayer(t *testing.T, n int) []byte {
+	t.Helper()
+	layer := layertest.Layer{}
+	for i := range n {
+		if i%50 == 0 {
+			layer = append(layer, dir(fmt.Sprintf("usr/share/doc/package%04d", i/50)))
+		}
+		layer = append(layer, file(fmt.Sprintf("usr/share/doc/package%04d/file%02d", i/50, i%50), strings.Repeat("x", 100+i%3000)))
+	}
+	blob, err := layer.Tar()
+	must(t, err)
+	return blob
+}
+
+// applyCounting extracts blob and returns what that allocated.
+func applyCounting(t *testing.T, blob []byte, opts archive.Options) (allocs, bytes uint64) {
+	t.Helper()
+	base := testutil.Tmpfs(t)
+	var before, after runtime.MemStats
+	must(t, withDir(base, func(dir *os.File) error {
+		runtime.ReadMemStats(&before)
+		_, err := archive.Apply(context.Background(), source(blob), dir, opts)
+		runtime.ReadMemStats(&after)
+		return err
+	}))
+	return after.Mallocs - before.Mallocs, after.TotalAlloc - before.TotalAlloc
+}
+
+// What an index costs for each entry: next to no allocation, and a few bytes of disk.
+func TestIndexCosts(t *testing.T) {
+	testutil.RequireRoot(t)
+	const n = 10_000
+	blob := plainLayer(t, n)
+	applyCounting(t, blob, archive.Options{}) // fills the pools
+	plain, plainBytes := applyCounting(t, blob, archive.Options{})
+	index, err := memoryFile()
+	must(t, err)
+	defer func() { must(t, index.Close()) }()
+	indexed, indexedBytes := applyCounting(t, blob, archive.Options{Index: layerindex.NewWriter(index)})
+	st, err := index.Stat()
+	must(t, err)
+	allocs, bytes := float64(indexed)/n-float64(plain)/n, (float64(indexedBytes)-float64(plainBytes))/n
+	t.Logf("an entry: %.3f allocations and %.1f bytes more than %.1f and %.0f; %.1f bytes of index", allocs, bytes, float64(plain)/n, float64(plainBytes)/n, float64(st.Size())/n)
+	if allocs > 0.1 || bytes > 150 || st.Size() > 50*n {
+		t.Error("too much")
+	}
+}
