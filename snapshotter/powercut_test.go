@@ -50,7 +50,7 @@ func TestCommittedLayersSurviveAPowerCut(t *testing.T) {
 // checkIndexes holds every layer against its index, and wants that many to have one.
 func checkIndexes(t *testing.T, s *Snapshotter, want int) {
 	t.Helper()
-	layers, err := s.Layers()
+	layers, err := s.LayerNumbers()
 	if err != nil {
 		t.Fatal(err)
 	}

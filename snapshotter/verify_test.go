@@ -27,7 +27,7 @@ func TestExtractedLayersHaveIndexes(t *testing.T) {
 				below := tar.Header{Typeflag: tar.TypeReg, Name: "d/below"}
 				l.unpack(t, s, "base", "", false, l.add(t, privateDir, below, tar.Header{Typeflag: tar.TypeReg, Name: "e"}))
 				l.unpack(t, s, "top", "base", late, l.add(t, top...))
-				all, err := s.Layers()
+				all, err := s.LayerNumbers()
 				if err != nil {
 					t.Fatal(err)
 				}
