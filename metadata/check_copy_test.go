@@ -26,7 +26,7 @@ func TestInspectCopyOfAStoreInUse(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- comeAndGo(ctx, s, &stop) }()
 	last := 0
-	for i := 0; i < 60 || last < 30; i++ {
+	for i := 0; i < 40 || last < 20; i++ {
 		c, err := InspectCopy(ctx, s.Path())
 		if err != nil {
 			t.Fatal(err)

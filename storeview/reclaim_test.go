@@ -25,7 +25,7 @@ var ctx = context.Background()
 // forest makes a random store of chains that share layers, without directories, and
 // names some of its snapshots as images.
 func forest(t *rapid.T, dir string) (s *metadata.Store, names storeview.Names) {
-	s, err := metadata.Open(filepath.Join(dir, "metadata.db"))
+	s, err := metadata.Open(filepath.Join(dir, "metadata.db"), metadata.Volatile())
 	if err != nil {
 		t.Fatal(err)
 	}

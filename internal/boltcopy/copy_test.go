@@ -53,7 +53,7 @@ func TestCopyOfAFileBeingWritten(t *testing.T) {
 		}
 	}()
 	last := uint64(0)
-	for i := 0; i < 150 || last < 10; i++ {
+	for i := 0; i < 40 || last < 10; i++ {
 		last = max(last, checkCopy(t, path, last))
 	}
 	close(stop)
