@@ -50,13 +50,22 @@ var built = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := built(); builtOnce && err == nil {
-		if err := os.RemoveAll(filepath.Dir(path)); err != nil {
-			log.Print(err)
-			code = 1
-		}
+	if builtOnce {
+		code = max(code, removeBuilt())
 	}
 	os.Exit(code)
+}
+
+func removeBuilt() (code int) {
+	path, err := built()
+	if err == nil {
+		err = os.RemoveAll(filepath.Dir(path))
+	}
+	if err != nil {
+		log.Print(err)
+		return 1
+	}
+	return 0
 }
 
 // builtOnce says that a test asked for the program.
