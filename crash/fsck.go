@@ -25,8 +25,9 @@ func (r *run) fsck(ctx context.Context) error {
 	return nil
 }
 
-// lostExtraction are the codes of an active snapshot whose directory a power cut took:
-// nobody goes on with an extraction after that, and it can be removed.
+// lostExtraction are the codes of an active snapshot that a layer was being extracted
+// into: its directory is taken out of it meanwhile. Nobody goes on with an extraction
+// after a crash, and the snapshot can be removed.
 var lostExtraction = []fsck.Code{fsck.CodeSnapshotMissing, fsck.CodeSnapshotFSMissing, fsck.CodeSnapshotWorkMissing, fsck.CodeSealUnreadable}
 
 // checkRoot does not measure: after a crash a file system may count its blocks differently.
@@ -37,7 +38,7 @@ func (r *run) checkRoot(ctx context.Context) error {
 	}
 	for _, f := range checked.Findings {
 		s := r.registry.byName[f.Subject.Snapshot]
-		extraction := s != nil && s.chain != nil && r.report.Kind == cut && slices.Contains(lostExtraction, f.Code)
+		extraction := s != nil && s.chain != nil && slices.Contains(lostExtraction, f.Code)
 		if f.Code != fsck.CodeTrashLeft && !extraction {
 			r.report.found(unsound, "%s: %s: %+v: %s", f.Severity, f.Code, f.Subject, f.Message)
 		}
