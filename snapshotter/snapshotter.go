@@ -71,7 +71,7 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 		OverrideStat: cfg.Ownership == OwnershipOverrideStat,
 	})
 	if err != nil {
-		return nil, err
+		return nil, adviseRebuild(cfg.Root, err)
 	}
 	s := &Snapshotter{cfg: cfg, store: store, placed: metadata.NewBarrier(store.SyncLayers)}
 	s.close = sync.OnceValue(s.shutdown)
@@ -87,13 +87,18 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 	if err == nil {
 		err = s.recover(ctx)
 	}
-	if errdefs.IsDataLoss(err) {
-		err = fmt.Errorf("%w; as long as the root is there, this makes a new one: %s", err, advice.Rebuild(cfg.Root))
-	}
 	if err != nil {
-		return nil, err
+		return nil, adviseRebuild(cfg.Root, err)
 	}
 	return s, nil
+}
+
+// adviseRebuild adds the command that helps where metadata.db is damaged.
+func adviseRebuild(root string, err error) error {
+	if errdefs.IsDataLoss(err) {
+		return fmt.Errorf("%w; as long as the root is there, this makes a new one: %s", err, advice.Rebuild(root))
+	}
+	return err
 }
 
 func (s *Snapshotter) openMetadata(ctx context.Context) error {

@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/strata-snapshotter/strata/fsck"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 )
 
 // Whatever way a layer came about, it is what its index says.
@@ -65,6 +68,7 @@ func TestDamageIsSeen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	fscktest.Damaged(s.cfg.Root, fsck.CodeUsageMeasured)
 	if err := os.Remove(filepath.Join(s.store.LayerPath(sn.Layer), "d/file")); err != nil {
 		t.Fatal(err)
 	}

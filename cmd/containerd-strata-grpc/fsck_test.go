@@ -59,6 +59,7 @@ func TestFsck(t *testing.T) {
 func TestRebuildCommand(t *testing.T) {
 	testutil.RequireRoot(t)
 	at := newPlace(t)
+	fscktest.Damaged(at.root, fsck.CodeDamagedDatabase, fsck.CodeKept)
 	p := startDaemon(t, at.args()...)
 	p.stop(t, syscall.SIGTERM)
 	must(t, os.MkdirAll(filepath.Join(at.root, "snapshots", "5", "fs"), 0o700))
