@@ -62,7 +62,7 @@ func TestEveryWriteFails(t *testing.T) {
 				if n < 50 {
 					t.Fatalf("a round has only %d writes", n)
 				}
-				stride := 13
+				stride := 29
 				if os.Getenv(everyFault) != "" {
 					stride = 1
 				}

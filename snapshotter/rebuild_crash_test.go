@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/strata-snapshotter/strata/fsck"
+	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
@@ -46,6 +47,7 @@ func TestCrashOrErrorInARebuild(t *testing.T) {
 func stopRebuildAt(t *testing.T, p failpoint.Point, action string) {
 	s := open(t, Config{Root: filepath.Join(testutil.Tmpfs(t), "root")})
 	root := s.cfg.Root
+	fscktest.Damaged(root, fsck.CodeDamagedDatabase, fsck.CodeKept)
 	commitLayer(t, s, "base", "")
 	prepare(t, s, "work", "base")
 	write(t, filepath.Join(upper(t, s, "work"), "file"), "of a container")

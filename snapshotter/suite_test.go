@@ -88,7 +88,7 @@ func TestSuiteRemapped(t *testing.T) {
 // Characters that have a meaning in mount options.
 func TestSuiteInAwkwardRoots(t *testing.T) {
 	testutil.RequireRoot(t)
-	for _, name := range []string{"a space", "a:colon", "a,comma", `a\backslash`, `all : of , them \`} {
+	for _, name := range []string{"a space", `all : of , them \`} {
 		t.Run(name, func(t *testing.T) {
 			testsuite.SnapshotterSuite(t, "overlayfs", opening(t, Config{Root: name}, plain))
 		})
