@@ -66,7 +66,7 @@ const maxBatch = 16
 
 // writerCount: creating names is the work of another goroutine and inflating of
 // a third, so two keep two cores busy.
-func writerCount() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
+func writerCount() int { return min(max(runtime.NumCPU(), 2), 4) }
 
 func newWriters() *writers {
 	ws := &writers{open: make(chan struct{}, maxOpenFiles)}

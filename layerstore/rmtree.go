@@ -25,6 +25,7 @@ type remover struct {
 	// leftover is called with the new name of a part that was moved up.
 	leftover func(item string)
 	moved    int
+	removed  int // names
 }
 
 func (s *Store) remover() *remover {
@@ -56,6 +57,7 @@ func (r *remover) tree(ctx context.Context, dir *os.File, base, item string, dep
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	r.yield()
 	err := unix.Unlinkat(int(dir.Fd()), base, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
@@ -74,6 +76,19 @@ func (r *remover) tree(ctx context.Context, dir *os.File, base, item string, dep
 		return fmt.Errorf("delete directory %s: %w", base, err)
 	}
 	return nil
+}
+
+// yieldAfter is how many names are removed before others get the processor: some half a
+// millisecond of work.
+const yieldAfter = 16
+
+// yield lets goroutines run that wait. System calls this short never give the processor
+// back, so that calls to the daemon would wait for the ten milliseconds that the
+// runtime lets a goroutine have.
+func (r *remover) yield() {
+	if r.removed++; r.removed%yieldAfter == 0 {
+		runtime.Gosched()
+	}
 }
 
 func (r *remover) contents(ctx context.Context, dir *os.File, base, item string, depth int) (err error) {

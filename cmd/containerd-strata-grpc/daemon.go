@@ -43,6 +43,7 @@ func runDaemon(ctx context.Context, cmd *cli.Command) (err error) {
 	if err := useTempMounts(ctx, cfg.Root); err != nil {
 		return err
 	}
+	spareProcessors()
 	reserve := limitGarbage()
 	defer runtime.KeepAlive(reserve)
 	return svc.Serve(ctx)
