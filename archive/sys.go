@@ -5,7 +5,6 @@ package archive
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"unsafe"
 
 	"github.com/containerd/errdefs"
@@ -21,23 +20,6 @@ func setTimes(fd int, t stamp) error {
 		return fmt.Errorf("set its time: %w", errno)
 	}
 	return nil
-}
-
-// onThread runs fn on a thread of its own with a umask of 0, so that files are
-// made with the mode they are to have. The umask belongs to the process unless a
-// thread takes leave of it; the thread ends with fn.
-func onThread(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			done <- fmt.Errorf("leave the process's umask: %w", err)
-			return
-		}
-		unix.Umask(0)
-		done <- fn()
-	}()
-	return <-done
 }
 
 // classify gives errors of the file system the class their reader can act on.

@@ -30,14 +30,16 @@ func (h header) check() error {
 	if err != nil {
 		return bad("a header has no checksum")
 	}
-	var unsigned, signed int64
-	for i, c := range h {
-		if i >= 148 && i < 156 {
-			c = ' '
-		}
+	var unsigned, high int64
+	for _, c := range h[:blockLen] {
 		unsigned += int64(c)
-		signed += int64(int8(c))
+		high += int64(c >> 7)
 	}
+	for _, c := range h[148:156] {
+		unsigned += ' ' - int64(c)
+		high -= int64(c >> 7)
+	}
+	signed := unsigned - high<<8
 	if want != unsigned && want != signed {
 		return bad("a header's checksum is wrong")
 	}

@@ -42,6 +42,9 @@ type chunk struct {
 
 // writers fill files at the same time as the stream is read and names are made.
 // One file stays with one writer, which keeps its parts in order.
+//
+// A writer is made when there is a batch for it. Most layers are small: their one batch
+// is written where it was put together, which spares waking somebody up for it.
 type writers struct {
 	list  []*writer
 	next  int
@@ -71,18 +74,23 @@ func writerCount() int { return min(max(runtime.NumCPU(), 2), 4) }
 func newWriters() *writers {
 	ws := &writers{open: make(chan struct{}, maxOpenFiles)}
 	ws.idle = sync.NewCond(&ws.mu)
-	for range writerCount() {
-		w := &writer{in: make(chan []chunk, 2*pieces)}
-		ws.list = append(ws.list, w)
-		ws.wg.Go(func() {
-			for batch := range w.in {
-				for _, c := range batch {
-					c.write()
-				}
-			}
-		})
-	}
 	return ws
+}
+
+func (ws *writers) newWriter() *writer {
+	w := &writer{in: make(chan []chunk, 2*pieces)}
+	ws.wg.Go(func() {
+		for batch := range w.in {
+			writeBatch(batch)
+		}
+	})
+	return w
+}
+
+func writeBatch(batch []chunk) {
+	for _, c := range batch {
+		c.write()
+	}
 }
 
 // start takes a file in. Its metadata is set once all is written.
@@ -96,6 +104,9 @@ func (ws *writers) start(fd int, e *entry, created uint32, meta *metadata) *outF
 
 // turn returns the writer whose turn it is.
 func (ws *writers) turn() *writer {
+	if len(ws.list) < writerCount() {
+		ws.list = append(ws.list, ws.newWriter())
+	}
 	ws.next = (ws.next + 1) % len(ws.list)
 	return ws.list[ws.next]
 }
@@ -106,6 +117,16 @@ func (ws *writers) flush() {
 		ws.turn().in <- ws.batch
 		ws.batch = nil
 	}
+}
+
+// last is flush for when nothing more is to come at once.
+func (ws *writers) last() {
+	if len(ws.list) > 0 {
+		ws.flush()
+		return
+	}
+	writeBatch(ws.batch)
+	ws.batch = nil
 }
 
 // whole queues a file with all of its content, which is in one piece or empty.
@@ -245,7 +266,7 @@ func (ws *writers) failed() error {
 
 // settle waits until all files are finished: for what must come after them.
 func (ws *writers) settle() error {
-	ws.flush()
+	ws.last()
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	for ws.busy > 0 {
@@ -257,7 +278,7 @@ func (ws *writers) settle() error {
 // end ends the writers, every file of which has got its last part, and returns why
 // extracting ended: err, which may be the error of a writer already, or theirs.
 func (ws *writers) end(err error) error {
-	ws.flush()
+	ws.last()
 	for _, w := range ws.list {
 		close(w.in)
 	}
