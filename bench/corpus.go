@@ -41,6 +41,7 @@ type layer struct {
 	format string // key of formats
 	desc   ocispec.Descriptor
 	diffID digest.Digest
+	size   int64 // uncompressed
 }
 
 func openCorpus(dir string) (*corpus, error) {
@@ -113,7 +114,7 @@ func (c *corpus) layer(name, format string) (_ *layer, err error) {
 	blob := sha256.New()
 	tee := io.TeeReader(f, blob)
 	l := &layer{path: path, name: name, format: format}
-	if l.diffID, err = c.diffID(l, tee); err != nil {
+	if err = c.unpackedSum(l, tee); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if _, err := io.Copy(io.Discard, tee); err != nil {
@@ -132,17 +133,43 @@ func (c *corpus) layer(name, format string) (_ *layer, err error) {
 	return l, nil
 }
 
-// diffID is the digest of the uncompressed layer. The unpacker compares it with what
-// each side found, so a mistake here can't go unseen.
-func (c *corpus) diffID(l *layer, blob io.Reader) (digest.Digest, error) {
+// unpackedSum finds the digest and the size of the uncompressed layer. The unpacker
+// compares the digest with what each side found, so a mistake here can't go unseen.
+func (c *corpus) unpackedSum(l *layer, blob io.Reader) error {
 	for format := range formats {
 		if other := c.layers[c.path(l.name, format)]; other != nil {
-			return other.diffID, nil // the same tar, compressed in another way
+			l.diffID, l.size = other.diffID, other.size // the same tar, compressed in another way
+			return nil
 		}
 	}
 	hash := sha256.New()
-	err := decompress(blob, formats[l.format].inflate, inflate.Klauspost, hash)
-	return digest.NewDigest(digest.SHA256, hash), err
+	counted := &counter{w: hash}
+	err := decompress(blob, formats[l.format].inflate, inflate.Klauspost, counted)
+	l.diffID, l.size = digest.NewDigest(digest.SHA256, hash), counted.n
+	return err
+}
+
+// counter counts what is written through it.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	c.n += int64(len(b))
+	return c.w.Write(b)
+}
+
+// bytes is how much the layers of a scenario are when they are unpacked.
+func (c *corpus) bytes(sc scenario) (sum int64, err error) {
+	for _, name := range sc.layers {
+		l, err := c.layer(name, sc.format)
+		if err != nil {
+			return 0, err
+		}
+		sum += l.size
+	}
+	return sum, nil
 }
 
 func decompress(blob io.Reader, format inflate.Format, engine inflate.Engine, to io.Writer) (err error) {

@@ -106,6 +106,9 @@ func runScenario(ctx context.Context, o options, c *corpus, dir string, sides [2
 		}
 	}
 	implicit, err := c.implicit(sc)
+	if err == nil {
+		sc.bytes, err = c.bytes(sc)
+	}
 	if err != nil {
 		r.fail(err)
 		return r
@@ -138,6 +141,9 @@ func runPair(ctx context.Context, sides [2]*side, sc scenario, r *result, compar
 		}
 	}()
 	for i, s := range sides {
+		if err := backMemory(2 * sc.bytes); err != nil {
+			return err
+		}
 		if pair[i], err = s.unpack(ctx, sc); err != nil {
 			return err
 		}

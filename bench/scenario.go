@@ -31,6 +31,7 @@ type scenario struct {
 	layers   []string
 	parallel bool
 	goal     float64 // least median ratio, of the real corpus; 0 is none
+	bytes    int64   // of its layers, uncompressed; known once it is run
 }
 
 // row is a scenario in all its modes.
