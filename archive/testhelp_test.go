@@ -137,6 +137,8 @@ func (h *house) join(below chain, x extracted) (chain, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case mounted != "" && x.blob == nil:
+		return h.replay(below, x)
 	case mounted != "":
 		return h.onto(below, x.blob)
 	case patch == "":

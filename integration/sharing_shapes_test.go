@@ -35,12 +35,14 @@ func shapes() []shape {
 	same := layertest.Layer{dir("usr").Perm(0o711), dir("usr/share").Perm(0o700).Owner(3, 4), file("usr/share/same", "")}
 	implicit := layertest.Layer{file("usr/share/doc/text", "text")}
 	linked := layertest.Layer{layertest.Hardlink("again", "usr/share/strict")}
+	moved := layertest.Layer{dir("elsewhere").Perm(0o750), layertest.Symlink("usr", "elsewhere")}
 	cut := layertest.Layer{layertest.Opaque("."), dir("new"), file("new/file", "new")}
 	return []shape{
 		{name: "one layer twice", shared: 2, images: [][]layertest.Layer{{a, b, a}, {b, a, b, b}, {a, a}}},
 		{name: "empty layers", shared: 3, images: [][]layertest.Layer{{{}, a, {}, {}, b, {}}, {{}, {}}, {b, {}}}},
-		{name: "implicit directories", shared: 4, patches: 3, images: [][]layertest.Layer{{strict, implicit}, {open, implicit}, {same, implicit}, {implicit}}},
+		{name: "implicit directories", shared: 4, patches: 2, images: [][]layertest.Layer{{strict, implicit}, {open, implicit}, {same, implicit}, {implicit}}},
 		{name: "mounted fallback", shared: 2, private: 2, images: [][]layertest.Layer{{strict, linked}, {strict, a, linked}}},
+		{name: "a directory that is a link elsewhere", shared: 3, private: 1, patches: 1, images: [][]layertest.Layer{{strict, implicit}, {moved, implicit}}},
 		{name: "opaque root", shared: 3, images: [][]layertest.Layer{{a, b, cut, a}, {b, cut}, {cut}}},
 	}
 }

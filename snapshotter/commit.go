@@ -163,10 +163,9 @@ func (s *Snapshotter) readyStaged(ctx context.Context, active metadata.Snapshot,
 	if !errdefs.IsNotFound(err) {
 		return r, err
 	}
-	// On this chain the layer is another directory. Its blob is at hand if the differ
-	// staged the snapshot; otherwise there was nothing that it could have asked for.
-	var sealed seal
-	if sealErr := s.store.ReadSeal(active.Number, &sealed); sealErr != nil {
+	// On this chain the layer is another directory.
+	sealed, sealErr := s.sealOfStaged(ctx, active, layer)
+	if sealErr != nil {
 		return r, errors.Join(err, sealErr)
 	}
 	sealed.Needs.Mounted = err.Error()

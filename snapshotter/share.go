@@ -276,15 +276,15 @@ func (s *Snapshotter) stageShared(ctx context.Context, info snapshots.Info, c cl
 	return s.stagedMounts(info.Name, staged)
 }
 
-// readyToStage checks the layer and reserves a number for the snapshot. Layers that ask
-// something of their parents are not staged: the answer may be that they have to be
-// extracted onto them, which takes the blob.
+// readyToStage checks the layer and reserves a number for the snapshot. A layer that asks
+// something of its parents is staged if it can be extracted onto them from its directory,
+// since that may be the answer and nobody fetches the blob.
 func (s *Snapshotter) readyToStage(ctx context.Context, f found, c claim) (uint64, error) {
 	needs, err := s.needsOf(f.layer.Number)
 	if err != nil {
 		return 0, err
 	}
-	if !needs.None() {
+	if !needs.None() && !s.replays(needs) {
 		return 0, fmt.Errorf("layer %s can only be used on layers that are known: %w", c.diffID, errdefs.ErrNotFound)
 	}
 	if err := s.store.CheckLayer(f.layer.Number); err != nil {
