@@ -5,6 +5,7 @@ package archive
 import (
 	"encoding/binary"
 	"fmt"
+	"path"
 
 	"github.com/containerd/errdefs"
 )
@@ -36,7 +37,7 @@ type orderWriter struct {
 
 func (o *orderWriter) giveUp() { o.b, o.givenUp = nil, true }
 
-func (o *orderWriter) add(kind byte, path, link string) {
+func (o *orderWriter) add(kind byte, at, link string) {
 	if o.givenUp {
 		return
 	}
@@ -44,16 +45,16 @@ func (o *orderWriter) add(kind byte, path, link string) {
 		o.b = append(o.b, orderVersion)
 	}
 	common := 0
-	for common < min(len(path), len(o.last)) && path[common] == o.last[common] {
+	for common < min(len(at), len(o.last)) && at[common] == o.last[common] {
 		common++
 	}
 	o.b = append(o.b, kind)
 	o.b = binary.AppendUvarint(o.b, uint64(common))
-	o.b = appendOrdered(o.b, path[common:])
+	o.b = appendOrdered(o.b, at[common:])
 	if kind == orderLink {
 		o.b = appendOrdered(o.b, link)
 	}
-	o.last = path
+	o.last = at
 	if len(o.b) > maxOrder {
 		o.giveUp()
 	}
@@ -104,7 +105,8 @@ func (r *orderReader) next() (e ordered, ok bool, err error) {
 		e.link = r.string()
 	}
 	r.last = e.path
-	if r.bad || e.path == "" || e.kind != orderEntry && e.kind != orderLink && e.kind != orderMarker {
+	// Orders of additional stores are others' work: a path leads nowhere but into the layer.
+	if r.bad || e.path == "" || path.Clean("/" + e.path)[1:] != e.path || e.kind != orderEntry && e.kind != orderLink && e.kind != orderMarker {
 		return e, false, fmt.Errorf("the order of the layer's entries makes no sense: %w", errdefs.ErrDataLoss)
 	}
 	return e, true, nil

@@ -4,6 +4,7 @@ package archive_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -242,6 +243,9 @@ func TestReplayOfWhatIsDamaged(t *testing.T) {
 	try("nothing damaged", whole, func(err error) bool { return err == nil })
 	try("no order", nil, errdefs.IsDataLoss)
 	try("a newer one", append([]byte{2}, whole[1:]...), errdefs.IsFailedPrecondition)
+	for _, path := range []string{"..", "d/..", "../fs", "/d/file", "d//file", "d/file/"} {
+		try(path, []byte(orderOf(path)), errdefs.IsDataLoss)
+	}
 	for i := 2; i < len(whole); i++ {
 		try(fmt.Sprintf("cut at %d", i), whole[:i], func(err error) bool { return errdefs.IsDataLoss(err) || i == len(orderOf("d/file")) && err == nil })
 	}
@@ -271,7 +275,7 @@ func TestReplayThatIsCancelled(t *testing.T) {
 		_, err := archive.Replay(ctx, dirs[0], x.result.Needs, dirs[1], h.options)
 		return err
 	})
-	if !errdefs.IsCanceled(err) && err != context.Canceled {
+	if !errdefs.IsCanceled(err) && !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
