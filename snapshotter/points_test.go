@@ -145,8 +145,11 @@ func TestPatchThatAnotherCallMakes(t *testing.T) {
 				mustRemove(t, s, xs[0].key)
 			}
 			go func() { second <- commit(1) }()
-			for s.answers.waiting() == 0 {
+			for s.answers.waiting() == 0 && len(second) == 0 {
 				time.Sleep(time.Millisecond)
+			}
+			if len(second) > 0 {
+				t.Error("the second does not wait")
 			}
 			release()
 			if err := <-first; fails != errdefs.IsNotFound(err) {
