@@ -86,6 +86,15 @@ func TestSharedPatchGoesWithItsLastSnapshot(t *testing.T) {
 	if a, b := charged("a"), charged("b"); a != patch.Usage || b != (snapshots.Usage{}) {
 		t.Errorf("charged are %+v and %+v", a, b)
 	}
+	made := rebuilt(t, s.Path())
+	for _, sn := range made.Snapshots {
+		if (sn.Name == "a" || sn.Name == "b") && sn.Patch != patch.Number {
+			t.Errorf("after a rebuild %s has patch %d", sn.Name, sn.Patch)
+		}
+	}
+	if len(made.Problems) > 0 {
+		t.Errorf("after a rebuild: %+v", made.Problems)
+	}
 	if r, err := remove(s, "a"); err != nil || len(r.Layers) != 0 {
 		t.Errorf("the first of two freed %v, %v", r.Layers, err)
 	}
