@@ -25,6 +25,7 @@ type alone struct {
 	recount  bool     // something counted was removed again
 	dropped  []string // directories that were implicit, and were removed again
 	metaSeen metaCache
+	order    orderWriter
 }
 
 // needsMounted ends an extraction that can't be done alone.
@@ -75,17 +76,21 @@ func (a *alone) entry(e *entry) error {
 	case l.kind == overlayutil.Reserved:
 		return a.skipContent(e)
 	case l.kind == overlayutil.Whiteout:
+		a.order.add(orderMarker, l.path, "")
 		return errors.Join(a.whiteout(l), a.skipContent(e))
 	case l.kind == overlayutil.Opaque:
+		a.order.add(orderMarker, l.path, "")
 		return errors.Join(a.opaque(l), a.skipContent(e))
 	}
+	if e.typ == typeLink {
+		return a.hardLink(l, e)
+	}
+	a.order.add(orderEntry, l.path, "")
 	switch e.typ {
 	case typeDir:
 		return a.directory(l, e)
 	case typeRegular:
 		return a.file(l, e)
-	case typeLink:
-		return a.hardLink(l, e)
 	case typeSymlink, typeChar, typeBlock, typeFifo:
 		return a.node(l, e)
 	}
@@ -278,6 +283,9 @@ func (a *alone) file(l place, e *entry) error {
 	if err != nil {
 		return fmt.Errorf("file %s: %w", quote(l.path), err)
 	}
+	if e.segments != nil {
+		a.order.giveUp() // holes would have to stay holes
+	}
 	a.countFile(e)
 	a.metaSeen.add(l.path, e)
 	return a.fill(fd, l.path, e, created)
@@ -308,6 +316,7 @@ func (a *alone) node(l place, e *entry) error {
 		return bad("entry %s is a character device 0:0, which would delete a file", quote(e.name))
 	}
 	if a.skipsDevice(e) {
+		a.order.giveUp() // it is not in the directory
 		return nil
 	}
 	_, dirfd, err := a.dir(l.dir)
@@ -351,6 +360,9 @@ func (a *alone) finish() error {
 	if a.recount {
 		a.result.Inodes, a.result.Bytes = -1, -1
 		return nil
+	}
+	if !a.result.Needs.None() && !a.opts.OverrideStat {
+		a.result.Needs.Order = a.order.b
 	}
 	var st unix.Stat_t // of the root nothing was set that would not be read back
 	if err := a.index.directory(a.tree.root, a.tree.root.fd, &st); err != nil {

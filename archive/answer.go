@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,26 +27,32 @@ type Below struct {
 }
 
 // Answer asks the layers below for what a layer that was extracted alone needs,
-// and writes what it learns of directories into the patch. made says whether that
-// was anything.
+// and writes what it learns of directories into the patch. answer is a digest of all
+// that is in it then, so patches with the same are the same; empty if there is nothing.
 //
 // mounted is the reason why only ApplyOnto will do: a link is where the layer has
 // a directory, so that its files belong elsewhere. ErrInvalidArgument: a file is.
-func Answer(ctx context.Context, needs Needs, below Below, opts Options) (mounted string, made bool, err error) {
+func Answer(ctx context.Context, needs Needs, below Below, opts Options) (mounted string, answer digest.Digest, err error) {
 	if needs.Mounted != "" {
-		return needs.Mounted, false, nil
+		return needs.Mounted, "", nil
 	}
 	opts = opts.withDefaults()
 	q := &asking{Below: below, view: mountedView{below.Merged}, opts: opts, meta: newMetadata(opts, warnOnce(opts.Warn)), gone: map[string]bool{}, made: map[string]bool{}}
 	if below.Merged == nil {
 		q.view = newStack(opts.Lowers)
 	}
-	err = onThread(func() error { return q.all(ctx, needs) })
+	err = onThread(func() error {
+		err := q.all(ctx, needs)
+		if err == nil && len(q.made) > 0 {
+			answer, err = q.digest()
+		}
+		return err
+	})
 	var m *needsMounted
 	if errors.As(err, &m) {
-		return m.reason, false, nil
+		return m.reason, "", nil
 	}
-	return "", len(q.made) > 0, classify(err)
+	return "", answer, classify(err)
 }
 
 // view shows the layers below, or one layer. Paths have no links: one that leads

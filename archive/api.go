@@ -83,6 +83,12 @@ type Needs struct {
 	// Mounted says why the layer can only be extracted onto the layers below, by
 	// ApplyOnto. Empty: it need not.
 	Mounted string `json:"mounted,omitempty"`
+	// Order says how the layer's entries came, for Replay: if the layers below have a link
+	// where the layer has a directory, that decides what becomes of them. It is there if
+	// there are Dirs or Checks, and the directory holds what the entries brought: not with
+	// OverrideStat, not if the layer removed something of its own again, has sparse files,
+	// devices that can't be made here, or very many entries.
+	Order []byte `json:"order,omitempty"`
 }
 
 // None says whether nothing is needed: the layer is the same in every chain.

@@ -41,6 +41,7 @@ func (a *alone) hardLink(l place, e *entry) error {
 	if err != nil {
 		return fmt.Errorf("hard link %s: %w", quote(l.path), err)
 	}
+	a.order.add(orderLink, l.path, target.path)
 	if err := a.index.link(l.path, target.path, inode); err != nil {
 		return err
 	}

@@ -61,6 +61,7 @@ var orders = []struct {
 	{"sequential", (*house).sequential},
 	{"parallel", (*house).parallel},
 	{"shared", (*house).shared},
+	{"replayed", (*house).replayed},
 }
 
 func TestMerge(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/internal/layertest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
@@ -51,11 +53,11 @@ func (h *plainHouse) join(below chain, x extracted) (chain, error) {
 		return nil, err
 	}
 	var mounted string
-	var made bool
+	var answer digest.Digest
 	err = h.stacked(below, func(options archive.Options) error {
 		return withDirs([]string{x.dir, patch}, func(dirs []*os.File) (err error) {
 			at := archive.Below{Layer: dirs[0], Patch: dirs[1]}
-			mounted, made, err = archive.Answer(context.Background(), x.result.Needs, at, options)
+			mounted, answer, err = archive.Answer(context.Background(), x.result.Needs, at, options)
 			return err
 		})
 	})
@@ -64,7 +66,7 @@ func (h *plainHouse) join(below chain, x extracted) (chain, error) {
 		return nil, err
 	case mounted != "":
 		return h.onto(below, x.blob)
-	case made:
+	case answer != "":
 		return push(push(below, topOf(x)), overlayutil.Layer{Path: patch}), nil
 	}
 	return push(below, topOf(x)), nil

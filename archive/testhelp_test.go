@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/internal/layertest"
@@ -136,6 +137,8 @@ func (h *house) join(below chain, x extracted) (chain, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case mounted != "" && x.blob == nil:
+		return h.replay(below, x)
 	case mounted != "":
 		return h.onto(below, x.blob)
 	case patch == "":
@@ -153,11 +156,11 @@ func (h *house) answer(below chain, x extracted) (patch, mounted string, err err
 	if patch, err = h.mkdir("patch"); err != nil {
 		return "", "", err
 	}
-	var made bool
+	var answer digest.Digest
 	err = h.view(below, func(root string) error {
 		return withDirs([]string{root, x.dir, patch}, func(dirs []*os.File) error {
 			at := archive.Below{Merged: dirs[0], Layer: dirs[1], Patch: dirs[2]}
-			mounted, made, err = archive.Answer(context.Background(), x.result.Needs, at, h.options)
+			mounted, answer, err = archive.Answer(context.Background(), x.result.Needs, at, h.options)
 			return err
 		})
 	})
@@ -165,10 +168,10 @@ func (h *house) answer(below chain, x extracted) (patch, mounted string, err err
 		return "", mounted, err
 	}
 	entries, err := os.ReadDir(patch)
-	if made != (len(entries) > 0) {
-		return "", "", fmt.Errorf("answer says made: %v, and made %d entries", made, len(entries))
+	if (answer != "") != (len(entries) > 0) {
+		return "", "", fmt.Errorf("the answer is %q, and has %d entries", answer, len(entries))
 	}
-	if !made {
+	if answer == "" {
 		patch = ""
 	}
 	return patch, "", err

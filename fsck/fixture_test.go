@@ -146,7 +146,7 @@ func (b *builder) share() uint64 {
 	dir, err := b.store.StagePatch(b.patch)
 	b.must(err)
 	b.must(os.Mkdir(filepath.Join(b.root, "staging", strconv.FormatUint(b.patch, 10), "fs/d"), 0o755), dir.Close())
-	content, err := b.store.PublishPatch(ctx, b.patch)
+	content, err := b.store.PublishPatch(ctx, b.patch, digest.FromString("answer"))
 	b.must(err)
 	b.update(func(tx *metadata.Tx) error {
 		l, err := tx.GetLayer(b.base)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
@@ -28,10 +29,17 @@ type storeCheck struct {
 	active   map[uint64]bool     // active snapshots that are not staged
 	staged   map[uint64]bool     // active snapshots that are
 	refs     map[uint64][]uint64 // layer → snapshots that name it, oldest first
+	patches  map[answered]uint64
 	layers   []uint64
 	problems []error
 	charged  snapshots.Usage // sum over the snapshots
 	held     snapshots.Usage // sum over the layers
+}
+
+// answered is an answer to a layer.
+type answered struct {
+	layer  uint64
+	answer digest.Digest
 }
 
 // checkStore fails the test unless the store is whole. Nothing may be going on in it
@@ -63,7 +71,7 @@ func checkStoreAt(t *testing.T, root string) (err error) {
 		return err
 	}
 	return store.View(func(tx *metadata.Tx) error {
-		c := &storeCheck{root: root, tx: tx, active: map[uint64]bool{}, staged: map[uint64]bool{}, refs: map[uint64][]uint64{}}
+		c := &storeCheck{root: root, tx: tx, active: map[uint64]bool{}, staged: map[uint64]bool{}, refs: map[uint64][]uint64{}, patches: map[answered]uint64{}}
 		for _, s := range all {
 			c.snapshot(s)
 		}
@@ -108,9 +116,15 @@ func (c *storeCheck) snapshot(s metadata.Snapshot) {
 		}
 	}
 	if s.Patch != 0 {
-		if m := c.manifest(s.Patch); !m.Patch {
+		m := c.manifest(s.Patch)
+		if !m.Patch {
 			c.problem("patch %d of %q is no patch", s.Patch, s.Name)
 		}
+		of := answered{s.Layer, m.Answer}
+		if other := c.patches[of]; other != 0 && other != s.Patch {
+			c.problem("layer %d has two patches with one answer, %d and %d", s.Layer, other, s.Patch)
+		}
+		c.patches[of] = s.Patch
 	}
 	usage, err := c.tx.Charged(s)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -35,12 +36,14 @@ func shapes() []shape {
 	same := layertest.Layer{dir("usr").Perm(0o711), dir("usr/share").Perm(0o700).Owner(3, 4), file("usr/share/same", "")}
 	implicit := layertest.Layer{file("usr/share/doc/text", "text")}
 	linked := layertest.Layer{layertest.Hardlink("again", "usr/share/strict")}
+	moved := layertest.Layer{dir("elsewhere").Perm(0o750), layertest.Symlink("usr", "elsewhere")}
 	cut := layertest.Layer{layertest.Opaque("."), dir("new"), file("new/file", "new")}
 	return []shape{
 		{name: "one layer twice", shared: 2, images: [][]layertest.Layer{{a, b, a}, {b, a, b, b}, {a, a}}},
 		{name: "empty layers", shared: 3, images: [][]layertest.Layer{{{}, a, {}, {}, b, {}}, {{}, {}}, {b, {}}}},
-		{name: "implicit directories", shared: 4, patches: 3, images: [][]layertest.Layer{{strict, implicit}, {open, implicit}, {same, implicit}, {implicit}}},
+		{name: "implicit directories", shared: 4, patches: 2, images: [][]layertest.Layer{{strict, implicit}, {open, implicit}, {same, implicit}, {implicit}}},
 		{name: "mounted fallback", shared: 2, private: 2, images: [][]layertest.Layer{{strict, linked}, {strict, a, linked}}},
+		{name: "a directory that is a link elsewhere", shared: 3, private: 1, patches: 1, images: [][]layertest.Layer{{strict, implicit}, {moved, implicit}}},
 		{name: "opaque root", shared: 3, images: [][]layertest.Layer{{a, b, cut, a}, {b, cut}, {cut}}},
 	}
 }
@@ -100,6 +103,36 @@ func (n *node) testShape(m *meter, s shape) {
 	}
 	n.expectLayers(0)
 	n.checkStore()
+}
+
+// A layer that has to ask those below is here, and its parents are not: it is not fetched,
+// also where it turns out that it has to be extracted onto them.
+func TestSharingOfLayersWithNeedsOnNewBases(t *testing.T) {
+	needStrata(t)
+	m := newMeter(t)
+	n := newNode(t, settings{unpacks: 3})
+	ctx := n.ctx()
+	needy := layertest.Layer{layertest.File("usr/doc/text", strings.Repeat("text", bulk/4)), layertest.Hardlink("usr/again", "usr/doc/text")}
+	first := m.publish("needs", layertest.Layer{layertest.Dir("usr").Perm(0o700)}, needy)
+	n.pull(ctx, first.ref)
+	n.forget(ctx, first.blobs[1])
+	m.reset()
+	_, release := m.hold(first.blobs[1])
+	defer release()
+	for name, base := range map[string]layertest.Layer{
+		"dir":  {layertest.Dir("usr").Perm(0o711)},
+		"link": {layertest.Dir("real").Perm(0o711), layertest.File("real/below", ""), layertest.Symlink("usr", "real")},
+	} {
+		before := n.extractions()
+		second := m.publish("needs-"+name, base, needy)
+		n.expectTree(ctx, n.pull(ctx, second.ref), second)
+		if got := m.servedOf(first.blobs[1:]); got != 0 {
+			t.Errorf("%s: %d bytes of the layer were fetched", name, got)
+		}
+		n.expectExtractions(before, 1)
+		n.checkStore()
+	}
+	n.expectLayers(3 + 1 + 2 + 1) // bases, the layer, patches on directories, a copy on the link
 }
 
 // What a client wrote and committed is nobody else's, even on layers that are.

@@ -27,8 +27,11 @@ type Manifest struct {
 	Empty  bool          `json:"empty,omitempty"`
 	// OpaqueRoot layers hide everything below them.
 	OpaqueRoot bool `json:"opaqueRoot,omitempty"`
-	// Patch layers have directories only, for the snapshot they were made for.
-	Patch bool `json:"patch,omitempty"`
+	// Patch layers have directories only, with what chains say of a layer's. Answer is a
+	// digest of all that is in one, by which the next chain with the same finds it. Patches
+	// of before have none, and serve the one that they were made for.
+	Patch  bool          `json:"patch,omitempty"`
+	Answer digest.Digest `json:"answer,omitempty"`
 	// Size is the length of the layer's stream, in bytes, where that was hashed.
 	Size int64 `json:"size,omitempty"`
 	// Needs is what the layer asks of those below it, for whoever extracts layers.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	"github.com/strata-snapshotter/strata/internal/durable"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/internal/step"
@@ -147,8 +148,9 @@ func (s *Store) StagePatch(n uint64) (_ *os.File, err error) {
 	return openDir(int(dir.Fd()), fsName)
 }
 
-// PublishPatch makes what was staged as n patch layer n, and makes it durable.
-func (s *Store) PublishPatch(ctx context.Context, n uint64) (c Content, err error) {
+// PublishPatch makes what was staged as n patch layer n, and makes it durable. answer is
+// what it is found by.
+func (s *Store) PublishPatch(ctx context.Context, n uint64, answer digest.Digest) (c Content, err error) {
 	defer func() { err = s.rootError(err) }()
 	dir, err := openDir(int(s.staging.Fd()), name(n)+"/"+fsName)
 	if err != nil {
@@ -169,7 +171,7 @@ func (s *Store) PublishPatch(ctx context.Context, n uint64) (c Content, err erro
 	if err := errors.Join(err, dir.Close()); err != nil {
 		return c, err
 	}
-	if err := s.putManifest(s.staging, n, Manifest{Patch: true, Bytes: c.Bytes, Inodes: c.Inodes}); err != nil {
+	if err := s.putManifest(s.staging, n, Manifest{Patch: true, Answer: answer, Bytes: c.Bytes, Inodes: c.Inodes}); err != nil {
 		return c, err
 	}
 	if err := failpoint.Hit(failpoint.PatchPlace); err != nil {

@@ -19,6 +19,7 @@ type modelled struct {
 	kind   snapshots.Kind
 	parent string
 	layer  uint64
+	patch  uint64
 }
 
 // model is the store in the simplest form that can be right.
@@ -35,11 +36,42 @@ func (m model) hasChildren(name string) bool {
 
 func (m model) references(layer uint64) (n int) {
 	for _, s := range m {
-		if s.layer == layer {
+		if s.layer == layer || s.patch == layer {
 			n++
 		}
 	}
 	return n
+}
+
+// modelPatch is a patch, 0 for none, that was made for a call or found.
+type modelPatch struct {
+	n     uint64
+	found bool
+}
+
+func (m model) gone(p modelPatch) bool { return p.found && m.references(p.n) == 0 }
+
+// layer is p as the store takes it.
+func (p modelPatch) layer() Layer {
+	if p.n == 0 {
+		return Layer{}
+	}
+	return modelLayer(p.n)
+}
+
+// drawPatch is no patch, a new one, or one that was there and may be gone.
+func drawPatch(rt *rapid.T, t *testing.T, s *Store, known *[]uint64) modelPatch {
+	switch rapid.SampledFrom([]string{"none", "new", "found"}).Draw(rt, "patch") {
+	case "new":
+		p := modelPatch{n: reserve(t, s)}
+		*known = append(*known, p.n)
+		return p
+	case "found":
+		if len(*known) > 0 {
+			return modelPatch{n: rapid.SampledFrom(*known).Draw(rt, "which"), found: true}
+		}
+	}
+	return modelPatch{}
 }
 
 func (m model) create(kind snapshots.Kind, key, parent string) error {
@@ -55,7 +87,7 @@ func (m model) create(kind snapshots.Kind, key, parent string) error {
 	return nil
 }
 
-func (m model) commit(key, name, parent string, layer uint64) error {
+func (m model) commit(key, name, parent string, layer uint64, patch modelPatch) error {
 	if _, taken := m[name]; taken {
 		return errdefs.ErrAlreadyExists
 	}
@@ -78,11 +110,11 @@ func (m model) commit(key, name, parent string, layer uint64) error {
 		}
 		s.parent = parent
 	}
-	if s.layer != 0 && s.layer != layer {
+	if s.layer != 0 && s.layer != layer || m.gone(patch) {
 		return errdefs.ErrUnavailable
 	}
 	delete(m, key)
-	m[name] = modelled{kind: snapshots.KindCommitted, parent: s.parent, layer: layer}
+	m[name] = modelled{kind: snapshots.KindCommitted, parent: s.parent, layer: layer, patch: patch.n}
 	return nil
 }
 
@@ -114,8 +146,8 @@ func (m model) unstage(key string) (freed int) {
 	return 0
 }
 
-func (m model) share(key, parent string, layer uint64) error {
-	if m.references(layer) == 0 {
+func (m model) share(key, parent string, layer uint64, patch modelPatch) error {
+	if m.references(layer) == 0 || m.gone(patch) {
 		// Other mistakes are found first; what create did to the copy is forgotten.
 		if err := maps.Clone(m).create(snapshots.KindCommitted, key, parent); err != nil {
 			return err
@@ -125,7 +157,7 @@ func (m model) share(key, parent string, layer uint64) error {
 	if err := m.create(snapshots.KindCommitted, key, parent); err != nil {
 		return err
 	}
-	m[key] = modelled{kind: snapshots.KindCommitted, parent: parent, layer: layer}
+	m[key] = modelled{kind: snapshots.KindCommitted, parent: parent, layer: layer, patch: patch.n}
 	return nil
 }
 
@@ -169,7 +201,7 @@ func TestStoreIsLikeTheModel(t *testing.T) {
 		m := model{}
 		names := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"})
 		parents := rapid.SampledFrom([]string{"", "", "a", "b", "c", "x"})
-		layers := []uint64{}
+		layers, patches := []uint64{}, []uint64{}
 		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
 			name, parent := names.Draw(rt, "name"), parents.Draw(rt, "parent")
 			switch rapid.SampledFrom([]string{"prepare", "view", "commit", "commit", "adopt", "share", "unstage", "remove", "crash"}).Draw(rt, "call") {
@@ -185,15 +217,21 @@ func TestStoreIsLikeTheModel(t *testing.T) {
 					layer = rapid.SampledFrom(layers).Draw(rt, "layer")
 				}
 				to := names.Draw(rt, "to")
-				_, err := commit(s, Commit{Key: name, Name: to, Parent: parent, Layer: modelLayer(layer)})
-				expect(rt, err, m.commit(name, to, parent, layer))
+				patch := drawPatch(rt, t, s, &patches)
+				_, err := commit(s, Commit{Key: name, Name: to, Parent: parent, Layer: modelLayer(layer), Patch: patch.layer(), SharedPatch: patch.found})
+				expect(rt, err, m.commit(name, to, parent, layer, patch))
 				layers = append(layers, layer)
 			case "adopt", "share", "unstage":
 				layer := uint64(1 << 40) // of nobody
 				if len(layers) > 0 {
 					layer = rapid.SampledFrom(layers).Draw(rt, "layer")
 				}
-				stageBoth(rt, t, s, m, rapid.SampledFrom([]string{"adopt", "share", "unstage"}).Draw(rt, "how"), name, parent, layer)
+				how := rapid.SampledFrom([]string{"adopt", "share", "unstage"}).Draw(rt, "how")
+				if how == "share" {
+					shareBoth(rt, t, s, m, name, parent, layer, drawPatch(rt, t, s, &patches))
+				} else {
+					stageBoth(rt, s, m, how, name, layer)
+				}
 			case "remove":
 				removeBoth(rt, s, m, name)
 			case "crash":
@@ -218,8 +256,10 @@ func removeBoth(rt *rapid.T, s *Store, m model, name string) {
 		return
 	}
 	want := 0
-	if was.layer != 0 && m.references(was.layer) == 0 {
-		want = 1
+	for _, n := range []uint64{was.layer, was.patch} {
+		if n != 0 && m.references(n) == 0 {
+			want++
+		}
 	}
 	if len(removed.Layers) != want {
 		rt.Fatalf("removing %s freed layers %v, want %d", name, removed.Layers, want)
@@ -231,17 +271,20 @@ func modelLayer(n uint64) Layer {
 	return Layer{Number: n, Usage: snapshots.Usage{Size: int64(n), Inodes: 1}}
 }
 
-// stageBoth has a snapshot use, or no longer use, a layer that is there.
-func stageBoth(rt *rapid.T, t *testing.T, s *Store, m model, how, name, parent string, layer uint64) {
-	if how == "share" {
-		n := reserve(t, s)
-		err := s.Update(context.Background(), func(tx *Tx) error {
-			_, err := tx.Share(Share{Create: Create{Number: n, Key: name, Parent: parent}, Layer: modelLayer(layer)})
-			return err
+// shareBoth makes a snapshot of a layer that is there, and maybe of a patch.
+func shareBoth(rt *rapid.T, t *testing.T, s *Store, m model, name, parent string, layer uint64, patch modelPatch) {
+	n := reserve(t, s)
+	err := s.Update(context.Background(), func(tx *Tx) error {
+		_, err := tx.Share(Share{
+			Create: Create{Number: n, Key: name, Parent: parent}, Layer: modelLayer(layer), Patch: patch.layer(), SharedPatch: patch.found,
 		})
-		expect(rt, err, m.share(name, parent, layer))
-		return
-	}
+		return err
+	})
+	expect(rt, err, m.share(name, parent, layer, patch))
+}
+
+// stageBoth has a snapshot use, or no longer use, a layer that is there.
+func stageBoth(rt *rapid.T, s *Store, m model, how, name string, layer uint64) {
 	sn, err := get(s, name)
 	if err != nil {
 		return
@@ -266,9 +309,11 @@ func compareCharges(rt *rapid.T, s *Store, all map[string]Snapshot, m model) {
 	var got, want snapshots.Usage
 	layers := map[uint64]bool{}
 	for _, is := range m {
-		if is.layer != 0 && !layers[is.layer] {
-			layers[is.layer] = true
-			want.Add(modelLayer(is.layer).Usage)
+		for _, n := range []uint64{is.layer, is.patch} {
+			if n != 0 && !layers[n] {
+				layers[n] = true
+				want.Add(modelLayer(n).Usage)
+			}
 		}
 	}
 	err := s.View(func(tx *Tx) error {
@@ -293,7 +338,7 @@ func compare(rt *rapid.T, t *testing.T, s *Store, m model) {
 	}
 	for name, want := range m {
 		got, ok := all[name]
-		if !ok || got.Kind != want.kind || got.Parent != want.parent || got.Layer != want.layer {
+		if !ok || got.Kind != want.kind || got.Parent != want.parent || got.Layer != want.layer || got.Patch != want.patch {
 			rt.Fatalf("%s: store %+v, model %+v", name, got, want)
 		}
 	}

@@ -87,13 +87,15 @@ func (tx *Tx) Unstage(n uint64) (freed []uint64, err error) {
 // Share describes a snapshot that is committed as it is made, of a layer that is there.
 type Share struct {
 	Create
-	// Layer is in the store. Patch, if it has a number, goes on top of it.
+	// Layer is in the store. Patch, if it has a number, goes on top of it. SharedPatch: it
+	// is in the store, too.
 	Layer, Patch Layer
+	SharedPatch  bool
 }
 
 // Share makes a committed snapshot, which takes no extraction.
 //
-// ErrUnavailable: the layer is gone. Otherwise as Create.
+// ErrUnavailable: the layer is gone, or the patch (ErrPatchGone). Otherwise as Create.
 func (tx *Tx) Share(c Share) (Snapshot, error) {
 	if err := checkNameAndLabels(c.Key, c.Labels); err != nil {
 		return Snapshot{}, err
@@ -107,6 +109,11 @@ func (tx *Tx) Share(c Share) (Snapshot, error) {
 	}
 	if err := tx.checkShared(c.Layer); err != nil {
 		return Snapshot{}, err
+	}
+	if c.SharedPatch {
+		if err := tx.checkPatch(c.Patch); err != nil {
+			return Snapshot{}, err
+		}
 	}
 	t := now()
 	r := &record{

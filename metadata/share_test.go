@@ -233,6 +233,7 @@ func TestShareThatCannotBe(t *testing.T) {
 		"no name":              {Share{Layer: l}, errdefs.IsInvalidArgument},
 		"layer gone":           {Share{Create: Create{Key: "new"}, Layer: Layer{Number: 999}}, errdefs.IsUnavailable},
 		"no layer":             {Share{Create: Create{Key: "new"}}, errdefs.IsUnavailable},
+		"patch gone":           {Share{Create: Create{Key: "new"}, Layer: l, Patch: Layer{Number: 999}, SharedPatch: true}, isPatchGone},
 	} {
 		tc.share.Number = reserve(t, s)
 		t.Run(name, func(t *testing.T) {

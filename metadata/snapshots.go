@@ -52,8 +52,9 @@ type Commit struct {
 	// reference more, and is left as it is.
 	Layer Layer
 	// Patch, if it has a number, goes on top of Layer: directories whose metadata
-	// the chain below decides.
-	Patch Layer
+	// the chain below decides. SharedPatch: it was found in the store, by NextPatch.
+	Patch       Layer
+	SharedPatch bool
 	// Blob, if set, is known to unpack to the layer with DiffID.
 	Blob, DiffID digest.Digest
 }
@@ -167,7 +168,7 @@ func (tx *Tx) committedParent(key, parent string, notCommitted error) (uint64, e
 // parent. ErrFailedPrecondition: the key is not active, or the parent is not
 // committed. ErrInvalidArgument: another parent than the snapshot has, or a
 // name or label that Create would refuse. ErrUnavailable: it became staged on another
-// layer meanwhile.
+// layer meanwhile, or the patch is gone (ErrPatchGone).
 func (tx *Tx) Commit(c Commit) (Snapshot, error) {
 	n, old, err := tx.committable(c)
 	if err != nil {
@@ -186,6 +187,11 @@ func (tx *Tx) Commit(c Commit) (Snapshot, error) {
 	}
 	if old.layer != 0 && old.layer != c.Layer.Number {
 		return Snapshot{}, fmt.Errorf("commit %q: it is staged on layer %d, not %d: %w", c.Key, old.layer, c.Layer.Number, errdefs.ErrUnavailable)
+	}
+	if c.SharedPatch {
+		if err := tx.checkPatch(c.Patch); err != nil {
+			return Snapshot{}, err
+		}
 	}
 	if r.layer, err = tx.refer(c.Layer, n); err != nil {
 		return Snapshot{}, err

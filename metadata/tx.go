@@ -62,9 +62,14 @@ func (tx *Tx) note(bucket, k, v []byte) {
 // seconds calls fn with the second half of every pair key that begins with
 // first, in order, until fn says to stop.
 func (tx *Tx) seconds(bucket []byte, first uint64, fn func(uint64) (more bool, err error)) error {
+	return tx.secondsAfter(bucket, first, 0, fn)
+}
+
+// secondsAfter is seconds for those above a number.
+func (tx *Tx) secondsAfter(bucket []byte, first, after uint64, fn func(uint64) (more bool, err error)) error {
 	prefix := numberKey(first)
 	c := tx.bucket(bucket).Cursor()
-	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+	for k, _ := c.Seek(pair(first, after+1)); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
 		if more, err := fn(second(k)); err != nil || !more {
 			return err
 		}

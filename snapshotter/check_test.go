@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/opencontainers/go-digest"
 	"github.com/strata-snapshotter/strata/layerstore"
 	"github.com/strata-snapshotter/strata/metadata"
 )
@@ -59,6 +60,35 @@ func checkStore(t *testing.T, s *Snapshotter) {
 	}
 	checkEmpty(t, s)
 	checkCharges(t, s)
+	checkPatches(t, s)
+}
+
+// checkPatches makes sure that a layer has one patch for each answer.
+func checkPatches(t *testing.T, s *Snapshotter) {
+	t.Helper()
+	type key struct {
+		layer  uint64
+		answer digest.Digest
+	}
+	patches := map[key]uint64{}
+	err := s.meta.Walk(context.Background(), func(_ context.Context, sn metadata.Snapshot) error {
+		if sn.Patch == 0 {
+			return nil
+		}
+		m, err := s.store.ReadManifest(sn.Patch)
+		if err != nil || m.Answer.Validate() != nil {
+			t.Errorf("%s: patch %d has the answer %q (%v)", sn.Name, sn.Patch, m.Answer, err)
+		}
+		k := key{sn.Layer, m.Answer}
+		if other := patches[k]; other != 0 && other != sn.Patch {
+			t.Errorf("layer %d has two patches with one answer, %d and %d", sn.Layer, other, sn.Patch)
+		}
+		patches[k] = sn.Patch
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // checkCharges makes sure that what the layers take is charged once.

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/moby/sys/userns"
+	"github.com/opencontainers/go-digest"
 	"github.com/strata-snapshotter/strata/internal/failpoint"
 	"github.com/strata-snapshotter/strata/internal/step"
 	"github.com/strata-snapshotter/strata/layerstore"
@@ -36,8 +37,8 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	}
 	request := metadata.Commit{Key: key, Name: name, Parent: info.Parent, Labels: info.Labels}
 	for {
-		err := s.commit(ctx, request)
-		if !errors.Is(err, errStagedMeanwhile) {
+		err := s.commit(ctx, &request)
+		if !errors.Is(err, errStagedMeanwhile) && !errors.Is(err, metadata.ErrPatchGone) {
 			return err
 		}
 	}
@@ -47,18 +48,19 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 // for somebody else who waited for it.
 var errStagedMeanwhile = fmt.Errorf("the snapshot was staged meanwhile: %w", errdefs.ErrUnavailable)
 
-func (s *Snapshotter) commit(ctx context.Context, request metadata.Commit) error {
-	active, err := s.checkCommit(request)
+func (s *Snapshotter) commit(ctx context.Context, request *metadata.Commit) error {
+	active, err := s.checkCommit(*request)
 	if err != nil {
 		return err
 	}
 	// What takes time in proportion to the layer comes before the lock and the
 	// transaction.
-	ready, err := s.makeReady(ctx, active, &request)
+	ready, err := s.makeReady(ctx, active, request)
+	defer func() { ready.patch.end() }()
 	if err != nil {
-		return fmt.Errorf("commit %q: %w", request.Key, s.unlessStaged(ctx, request, active, err))
+		err = s.dropPatch(ctx, ready.patch, err)
+		return fmt.Errorf("commit %q: %w", request.Key, s.unlessStaged(ctx, *request, active, err))
 	}
-	defer ready.patch.end()
 	unlock, err := s.keys.lock(ctx, request.Key)
 	if err != nil {
 		return s.dropPatch(ctx, ready.patch, err)
@@ -67,7 +69,7 @@ func (s *Snapshotter) commit(ctx context.Context, request metadata.Commit) error
 	if err := failpoint.Hit(failpoint.CommitReady); err != nil {
 		return s.dropPatch(ctx, ready.patch, err)
 	}
-	if err := s.finish(ctx, request, active, ready); err != nil {
+	if err := s.finish(ctx, *request, active, ready); err != nil {
 		return s.dropPatch(ctx, ready.patch, err)
 	}
 	s.flights.forget(active.Number)
@@ -161,10 +163,9 @@ func (s *Snapshotter) readyStaged(ctx context.Context, active metadata.Snapshot,
 	if !errdefs.IsNotFound(err) {
 		return r, err
 	}
-	// On this chain the layer is another directory. Its blob is at hand if the differ
-	// staged the snapshot; otherwise there was nothing that it could have asked for.
-	var sealed seal
-	if sealErr := s.store.ReadSeal(active.Number, &sealed); sealErr != nil {
+	// On this chain the layer is another directory.
+	sealed, sealErr := s.sealOfStaged(ctx, active, layer)
+	if sealErr != nil {
 		return r, errors.Join(err, sealErr)
 	}
 	sealed.Needs.Mounted = err.Error()
@@ -189,7 +190,7 @@ func (s *Snapshotter) layer(n uint64) (l metadata.Layer, err error) {
 // known.
 func (s *Snapshotter) answer(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) (patch, error) {
 	p, reason, err := s.makePatch(ctx, question{
-		key: active.Name, needs: sealed.Needs,
+		key: active.Name, diffID: s.sharedAs(active, sealed), needs: sealed.Needs,
 		open: func() (*os.File, error) { return s.store.OpenUpper(active.Number) },
 	}, chain)
 	if err != nil || reason == "" {
@@ -197,6 +198,14 @@ func (s *Snapshotter) answer(ctx context.Context, active metadata.Snapshot, chai
 	}
 	sealed.Needs.Mounted = reason
 	return p, s.extractPrivately(ctx, active, chain, sealed)
+}
+
+// sharedAs is the diffID that the layer of a seal can be shared under, if it can.
+func (s *Snapshotter) sharedAs(active metadata.Snapshot, sealed *seal) digest.Digest {
+	if s.cfg.Sharing == SharingOff || sealed.Private || !isExtraction(active.Info) {
+		return ""
+	}
+	return sealed.DiffID
 }
 
 // extractPrivately extracts the layer of a seal onto the layers below it. What comes of
@@ -266,7 +275,7 @@ func (s *Snapshotter) finish(ctx context.Context, request metadata.Commit, was m
 	if active.Layer != was.Layer {
 		return errStagedMeanwhile
 	}
-	request.Patch = r.patch.layer
+	request.Patch, request.SharedPatch = r.patch.layer, r.patch.shared
 	if r.staged {
 		return s.finishStaged(ctx, request, active)
 	}

@@ -229,6 +229,7 @@ func (l crashLibrary) steps(t *testing.T, s *Snapshotter) []func() error {
 		func() error { return l.promoted(t, s, "a", "b") },
 		func() error { return l.adoptedAtCommit(t, s) },
 		func() error { return l.unstaged(t, s) },
+		func() error { return l.restaged(s) },
 		func() error { return l.container(s) },
 	}
 }
@@ -285,6 +286,20 @@ func (l crashLibrary) unstaged(t *testing.T, s *Snapshotter) error {
 		}
 	}
 	return nil
+}
+
+// restaged has a layer that is here without its blob, and finds at Commit that it can't be
+// used as it is.
+func (l crashLibrary) restaged(s *Snapshotter) error {
+	opt := labels(snapshots.LabelSnapshotRef, "restaged", snapshots.LabelSnapshotDiffID, l.top.desc.Digest.String(), parentLabel, "parent")
+	m, err := s.Prepare(ctx, "default/999/extract-restaged", "", opt)
+	if err == nil && !m[0].ReadOnly() {
+		err = fmt.Errorf("it is not staged: %v", m)
+	}
+	if err != nil {
+		return err
+	}
+	return s.Commit(ctx, "restaged", "default/999/extract-restaged", snapshots.WithParent("link"))
 }
 
 // container is what a container does to a snapshot, and its commit.

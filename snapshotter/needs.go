@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/internal/step"
@@ -21,16 +22,19 @@ import (
 
 // question is what a layer asks of those below it.
 type question struct {
-	key   string // of the snapshot, for messages
-	needs archive.Needs
-	open  func() (*os.File, error) // the layer
+	key    string        // of the snapshot, for messages
+	diffID digest.Digest // of the layer, if it is shared or becomes so
+	needs  archive.Needs
+	open   func() (*os.File, error) // the layer
 }
 
-// patch is a layer of directories that was published for a snapshot, with number 0 if
-// there is none. Sweep stays away from it until end is called.
+// patch is a layer of directories that goes on top of another in a chain, with number 0
+// if there is none. Until end is called Sweep stays away from one that was made for it,
+// and others with the same answer wait for it.
 type patch struct {
-	layer metadata.Layer
-	end   func()
+	layer  metadata.Layer
+	shared bool // it was there
+	end    func()
 }
 
 // needsOf reads what was noted when layer n was extracted.
@@ -58,20 +62,18 @@ func (s *Snapshotter) makePatch(ctx context.Context, q question, chain []metadat
 		return p, "", err
 	}
 	end := s.store.Begin(n)
-	reason, made, err := s.fillPatch(ctx, n, q, chain)
-	if err == nil && made {
-		content, err := s.store.PublishPatch(ctx, n)
-		if err == nil {
-			usage := snapshots.Usage{Size: content.Bytes, Inodes: content.Inodes}
-			return patch{layer: metadata.Layer{Number: n, Usage: usage}, end: end}, reason, nil
-		}
+	reason, answer, err := s.fillPatch(ctx, n, q, chain)
+	if err == nil && answer != "" {
+		p, err = s.onePatch(ctx, n, q.diffID, answer)
+	}
+	if err != nil || p.layer.Number != n {
 		s.discardPatch(ctx, n)
 		end()
-		return p, "", err
+		return p, reason, err
 	}
-	s.discardPatch(ctx, n)
-	end()
-	return p, reason, err
+	unlock := p.end
+	p.end = func() { unlock(); end() }
+	return p, reason, nil
 }
 
 func (s *Snapshotter) discardPatch(ctx context.Context, n uint64) {
@@ -80,18 +82,18 @@ func (s *Snapshotter) discardPatch(ctx context.Context, n uint64) {
 	}
 }
 
-// dropPatch removes the patch of what failed, and returns why it did.
+// dropPatch removes the patch that was made for what failed, and returns why it did.
 func (s *Snapshotter) dropPatch(ctx context.Context, p patch, cause error) error {
-	if p.layer.Number != 0 && !inDoubt(cause) {
+	if p.layer.Number != 0 && !p.shared && !inDoubt(cause) {
 		s.discardPatch(ctx, p.layer.Number)
 	}
 	return cause
 }
 
-func (s *Snapshotter) fillPatch(ctx context.Context, n uint64, q question, chain []metadata.Layer) (reason string, made bool, err error) {
+func (s *Snapshotter) fillPatch(ctx context.Context, n uint64, q question, chain []metadata.Layer) (reason string, answer digest.Digest, err error) {
 	below, err := s.openBelow(n, q)
 	if err != nil {
-		return "", false, err
+		return "", "", err
 	}
 	defer func() { err = errors.Join(err, below.Layer.Close(), below.Patch.Close()) }()
 	if s.overrides() {
@@ -100,7 +102,7 @@ func (s *Snapshotter) fillPatch(ctx context.Context, n uint64, q question, chain
 	view := metadata.Snapshot{Info: snapshots.Info{Kind: snapshots.KindView, Name: q.key}}
 	mounts, err := s.mounts(view, chain)
 	if err != nil {
-		return "", false, err
+		return "", "", err
 	}
 	err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
 		merged, err := os.Open(root)
@@ -108,13 +110,13 @@ func (s *Snapshotter) fillPatch(ctx context.Context, n uint64, q question, chain
 			return err
 		}
 		below.Merged = merged
-		reason, made, err = archive.Answer(ctx, q.needs, below, s.archiveOptions())
+		reason, answer, err = archive.Answer(ctx, q.needs, below, s.archiveOptions())
 		return errors.Join(err, merged.Close())
 	})
 	if err != nil { // the layers below may have been removed
 		err = errors.Join(err, s.checkLayers(chain))
 	}
-	return reason, made, err
+	return reason, answer, err
 }
 
 func (s *Snapshotter) openBelow(patch uint64, q question) (b archive.Below, err error) {

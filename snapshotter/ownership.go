@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/layerstore"
@@ -110,12 +111,12 @@ func (s *Snapshotter) withLowers(chain []metadata.Layer, do func(archive.Options
 }
 
 // answerUnmounted is the part of fillPatch that mounts the layers below, without doing so.
-func (s *Snapshotter) answerUnmounted(ctx context.Context, q question, below archive.Below, chain []metadata.Layer) (reason string, made bool, err error) {
+func (s *Snapshotter) answerUnmounted(ctx context.Context, q question, below archive.Below, chain []metadata.Layer) (reason string, answer digest.Digest, err error) {
 	err = s.withLowers(chain, func(options archive.Options) (err error) {
-		reason, made, err = archive.Answer(ctx, q.needs, below, options)
+		reason, answer, err = archive.Answer(ctx, q.needs, below, options)
 		return err
 	})
-	return reason, made, err
+	return reason, answer, err
 }
 
 // extractUnmounted is the part of extractMounted that does: the upper directory gets

@@ -4,6 +4,7 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -54,7 +55,9 @@ func (s *Snapshotter) reuse(ctx context.Context, info snapshots.Info) ([]mount.M
 	if c.late {
 		mounts, err = s.stageShared(ctx, info, c)
 	} else {
-		err = s.share(ctx, info, c)
+		for err = s.share(ctx, info, c); errors.Is(err, metadata.ErrPatchGone); {
+			err = s.share(ctx, info, c)
+		}
 	}
 	if errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) {
 		log.G(ctx).WithError(err).WithField("key", info.Name).Debug("the layer is to be extracted")
@@ -145,7 +148,7 @@ func (s *Snapshotter) share(ctx context.Context, info snapshots.Info, c claim) e
 		return err
 	}
 	defer patch.end()
-	if err := s.recordShared(ctx, info, c, base, f, patch.layer); err != nil {
+	if err := s.recordShared(ctx, info, c, base, f, patch); err != nil {
 		return s.dropPatch(ctx, patch, err)
 	}
 	s.counts.shared.Add(1)
@@ -171,7 +174,7 @@ func (s *Snapshotter) checkRef(tx *metadata.Tx, ns string, c claim, parent uint6
 	return nil
 }
 
-func (s *Snapshotter) recordShared(ctx context.Context, info snapshots.Info, c claim, base base, f found, patch metadata.Layer) error {
+func (s *Snapshotter) recordShared(ctx context.Context, info snapshots.Info, c claim, base base, f found, patch patch) error {
 	n, err := s.meta.Reserve(ctx)
 	if err != nil {
 		s.drop(ctx, f)
@@ -184,7 +187,7 @@ func (s *Snapshotter) recordShared(ctx context.Context, info snapshots.Info, c c
 		if err := s.checkRef(tx, ns, c, base.parent); err != nil {
 			return err
 		}
-		made, err := tx.Share(metadata.Share{Create: request, Layer: layer, Patch: patch})
+		made, err := tx.Share(metadata.Share{Create: request, Layer: layer, Patch: patch.layer, SharedPatch: patch.shared})
 		if err == nil && made.ParentNumber != base.parent {
 			err = fmt.Errorf("parent %q of snapshot %q was replaced by another of that name: %w", info.Parent, info.Name, errdefs.ErrUnavailable)
 		}
@@ -207,7 +210,7 @@ func (s *Snapshotter) patchOn(ctx context.Context, key string, layer metadata.La
 	return s.patchShared(ctx, key, layer, chain)
 }
 
-// patchShared makes the patch that a shared layer needs on a chain.
+// patchShared finds or makes the patch that a shared layer needs on a chain.
 //
 // ErrNotFound: on that chain the layer can't be used. It has to be extracted there.
 func (s *Snapshotter) patchShared(ctx context.Context, key string, layer metadata.Layer, chain []metadata.Layer) (patch, error) {
@@ -216,7 +219,10 @@ func (s *Snapshotter) patchShared(ctx context.Context, key string, layer metadat
 	if err != nil || needs.None() {
 		return none, err
 	}
-	p, reason, err := s.makePatch(ctx, question{key: key, needs: needs, open: func() (*os.File, error) { return s.store.OpenLayer(layer.Number) }}, chain)
+	p, reason, err := s.makePatch(ctx, question{
+		key: key, diffID: layer.DiffID, needs: needs,
+		open: func() (*os.File, error) { return s.store.OpenLayer(layer.Number) },
+	}, chain)
 	if err == nil && reason != "" {
 		err = fmt.Errorf("layer %s has to be extracted onto those below it (%s): %w", layer.DiffID, reason, errdefs.ErrNotFound)
 	}
@@ -270,15 +276,15 @@ func (s *Snapshotter) stageShared(ctx context.Context, info snapshots.Info, c cl
 	return s.stagedMounts(info.Name, staged)
 }
 
-// readyToStage checks the layer and reserves a number for the snapshot. Layers that ask
-// something of their parents are not staged: the answer may be that they have to be
-// extracted onto them, which takes the blob.
+// readyToStage checks the layer and reserves a number for the snapshot. A layer that asks
+// something of its parents is staged if it can be extracted onto them from its directory,
+// since that may be the answer and nobody fetches the blob.
 func (s *Snapshotter) readyToStage(ctx context.Context, f found, c claim) (uint64, error) {
 	needs, err := s.needsOf(f.layer.Number)
 	if err != nil {
 		return 0, err
 	}
-	if !needs.None() {
+	if !needs.None() && !s.replays(needs) {
 		return 0, fmt.Errorf("layer %s can only be used on layers that are known: %w", c.diffID, errdefs.ErrNotFound)
 	}
 	if err := s.store.CheckLayer(f.layer.Number); err != nil {

@@ -35,6 +35,7 @@ type Snapshotter struct {
 	xattrs    overlayutil.XattrNamespace
 	keys      keyLocks // of keys whose directories are moved
 	uppers    keyLocks // of keys that layers are extracted into
+	answers   keyLocks // that patches are published with
 	flights   flights
 	stores    *extstore.Set
 	unpacker  Unpacker

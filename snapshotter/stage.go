@@ -264,7 +264,7 @@ func (s *Snapshotter) chainOf(parent uint64) (chain []metadata.Layer, err error)
 // extractMounted extracts the layer of a seal onto the layers below it, in place
 // of what is in the snapshot's directory.
 func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapshot, chain []metadata.Layer, sealed *seal) error {
-	if s.unpacker == nil {
+	if s.unpacker == nil && sealed.Blob.Digest != "" {
 		return fmt.Errorf("layer %s can only be extracted onto those below it (%s), and its blob can't be read here: %w", sealed.DiffID, sealed.Needs.Mounted, errdefs.ErrFailedPrecondition)
 	}
 	log.G(ctx).WithField("diffID", sealed.DiffID).WithField("reason", sealed.Needs.Mounted).Debug("extracting a layer onto those below it")
@@ -283,7 +283,7 @@ func (s *Snapshotter) extractMounted(ctx context.Context, active metadata.Snapsh
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", sealed.DiffID, errors.Join(err, s.checkLayers(chain)))
 	}
-	if result.DiffID != sealed.DiffID {
+	if sealed.Blob.Digest != "" && result.DiffID != sealed.DiffID {
 		return fmt.Errorf("blob %s was layer %s and is %s now: %w", sealed.Blob.Digest, sealed.DiffID, result.DiffID, errdefs.ErrDataLoss)
 	}
 	sealed.Bytes, sealed.Inodes, sealed.OpaqueRoot, sealed.Needs, sealed.Private = -1, -1, false, archive.Needs{}, true
@@ -308,7 +308,11 @@ func (s *Snapshotter) extractOnto(ctx context.Context, active metadata.Snapshot,
 		if err != nil {
 			return err
 		}
-		result, err = s.unpacker.ApplyOnto(ctx, sealed.Blob, dir, s.archiveOptions())
+		if sealed.Blob.Digest == "" {
+			result, err = s.replayOnto(ctx, active.Layer, dir)
+		} else {
+			result, err = s.unpacker.ApplyOnto(ctx, sealed.Blob, dir, s.archiveOptions())
+		}
 		return errors.Join(err, dir.Close())
 	})
 	return result, err

@@ -65,7 +65,7 @@ type Layer struct {
 	// Size is on disk; that of an external layer counts for its additional store.
 	Size, Inodes int64
 	Empty        bool
-	// Patch layers are directories only, with the metadata of one chain.
+	// Patch layers are directories only, with metadata that the chains below decide.
 	Patch bool
 	// External layers are in an additional store.
 	External bool

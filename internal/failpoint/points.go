@@ -24,6 +24,7 @@ const (
 	LayerUnplaced   Point = "layer-unplaced"
 	LayerDropWork   Point = "layer-drop-work"
 	PatchStage      Point = "patch-stage"
+	PatchFound      Point = "patch-found" // another chain's; what was staged goes to the trash
 	PatchPlace      Point = "patch-place" // staging/N → layers/N
 	PatchPlaced     Point = "patch-placed"
 	ExternalNote    Point = "external-note"
@@ -96,7 +97,7 @@ func Points() []Point {
 	return []Point{
 		SnapshotPlace, SnapshotPlaced, SnapshotReset, SealWrite, SealWritten,
 		LayerManifest, LayerPlace, LayerPlaced, LayerSynced, LayerUnplace, LayerUnplaced, LayerDropWork,
-		PatchStage, PatchPlace, PatchPlaced,
+		PatchStage, PatchFound, PatchPlace, PatchPlaced,
 		ExternalNote, ExternalPlace, ExternalPlaced, ExternalAttach, ExternalForget,
 		TrashMove, TrashMoved, TrashDelete, SweepSnapshots, SweepLayers, SweepStaging, RecoverDropWork,
 		PrepareRecord, PrepareRecorded, UseRecord, UseRecorded, AdoptRecord, AdoptRecorded, PromoteRecord, PromoteRecorded,
