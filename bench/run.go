@@ -141,7 +141,7 @@ func runPair(ctx context.Context, sides [2]*side, sc scenario, r *result, compar
 		}
 	}()
 	for i, s := range sides {
-		if err := backMemory(2 * sc.bytes); err != nil {
+		if err := backMemory(10 * sc.bytes); err != nil {
 			return err
 		}
 		if pair[i], err = s.unpack(ctx, sc); err != nil {
