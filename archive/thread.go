@@ -5,17 +5,18 @@ package archive
 import (
 	"fmt"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// maxIdleThreads is how many threads are kept for the next layers: a small layer takes
-// less time than making one.
-const maxIdleThreads = 8
+// threadIdle is how long a thread waits for the next layer. Those of an image come one
+// after the other, and a small one takes less time than making a thread.
+const threadIdle = time.Second
 
-// idleThreads are what threads that have nothing to do get their next work by. They
-// belong to the process, as a umask does, and have no other state.
-var idleThreads = make(chan chan<- job, maxIdleThreads)
+// threadWork is where threads that have nothing to do get their next work. They belong to
+// the process, as a umask does, and have no other state.
+var threadWork = make(chan job)
 
 type job struct {
 	fn   func() error
@@ -28,15 +29,14 @@ func onThread(fn func() error) error {
 	done := make(chan error, 1)
 	j := job{fn, done}
 	select {
-	case idle := <-idleThreads:
-		idle <- j
-	default:
+	case threadWork <- j:
+	default: // nobody waits for it
 		go thread(j)
 	}
 	return <-done
 }
 
-// thread does j, and then what it is given, until there are enough others without work.
+// thread does j, and then what else there is, until there was nothing for a while.
 func thread(j job) {
 	runtime.LockOSThread() // never unlocked: nothing else may run on it, and it ends with this
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
@@ -44,13 +44,11 @@ func thread(j job) {
 		return
 	}
 	unix.Umask(0)
-	jobs := make(chan job)
 	for {
 		j.done <- j.fn()
 		select {
-		case idleThreads <- jobs:
-			j = <-jobs
-		default:
+		case j = <-threadWork:
+		case <-time.After(threadIdle):
 			return
 		}
 	}
