@@ -25,6 +25,16 @@ type Filler interface {
 	Fill(p []byte) (n int, err error)
 }
 
+// Placer is a Source that brings its bytes into memory of the caller, at a place of its
+// own choosing, as a decoder does that needs what it decoded before in front of them.
+type Placer interface {
+	// Room is how long the memory is that Place takes, in bytes.
+	Room() int
+	// Place returns the next bytes, which lie in buf and stay valid. What buf holds is not
+	// changed before the next call has returned. io.EOF ends the stream.
+	Place(buf []byte) ([]byte, error)
+}
+
 // Options say how a layer is extracted.
 type Options struct {
 	// Xattrs is the namespace of overlay's marks: overlayutil.Trusted, or

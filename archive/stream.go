@@ -21,7 +21,7 @@ const pieces = 16
 // holds it releases it.
 type piece struct {
 	buf  []byte
-	n    int
+	data []byte // what is in it
 	refs atomic.Int32
 	free chan<- *piece
 }
@@ -41,6 +41,7 @@ var pieceBuffers sync.Pool
 type stream struct {
 	ctx  context.Context
 	free chan *piece
+	room int         // how long the memory of a piece is
 	made int         // pieces there are, at most pieces
 	in   chan *piece // to the parser; closed at the end
 	err  error       // why it ended, io.EOF for the end; set before in is closed
@@ -63,6 +64,10 @@ func newStream(ctx context.Context, src Source) *stream {
 		hashed: make(chan struct{}),
 		hash:   sha256.New(),
 	}
+	s.room = pieceSize
+	if placer, ok := src.(Placer); ok {
+		s.room = placer.Room()
+	}
 	toHash := make(chan *piece, pieces)
 	go s.hashAll(toHash)
 	go s.pump(src, toHash)
@@ -74,8 +79,13 @@ func (s *stream) pump(src Source, toHash chan<- *piece) {
 	defer close(s.in)
 	defer close(toHash)
 	next := func() error { return s.copyNext(src, toHash) }
-	if filler, ok := src.(Filler); ok {
-		next = func() error { return s.fillNext(filler, toHash) }
+	switch src := src.(type) {
+	case Filler:
+		next = func() error { return s.fillNext(src, toHash) }
+	case Placer:
+		placing := &placing{src: src}
+		defer placing.end()
+		next = func() error { return s.placeNext(placing, toHash) }
 	}
 	for s.err == nil {
 		s.err = next()
@@ -94,8 +104,8 @@ func (s *stream) copyNext(src Source, toHash chan<- *piece) error {
 		if p == nil {
 			break
 		}
-		p.n = copy(p.buf, b)
-		b = b[p.n:]
+		p.data = p.buf[:copy(p.buf, b)]
+		b = b[len(p.data):]
 		s.pass(p, toHash)
 	}
 	return err
@@ -106,13 +116,44 @@ func (s *stream) fillNext(src Filler, toHash chan<- *piece) error {
 	if p == nil {
 		return s.ctx.Err()
 	}
-	var err error
-	if p.n, err = src.Fill(p.buf); p.n == 0 {
+	n, err := src.Fill(p.buf)
+	if n == 0 {
 		p.refs.Store(1)
 		p.release()
 		return err
 	}
+	p.data = p.buf[:n]
 	s.pass(p, toHash)
+	return err
+}
+
+// placing is a Placer, and the piece that it looks into for the next one.
+type placing struct {
+	src  Placer
+	last *piece
+}
+
+func (p *placing) end() {
+	if p.last != nil {
+		p.last.release()
+	}
+}
+
+func (s *stream) placeNext(from *placing, toHash chan<- *piece) (err error) {
+	p := s.take()
+	if p == nil {
+		return s.ctx.Err()
+	}
+	p.refs.Store(1) // ours
+	p.data, err = from.src.Place(p.buf)
+	from.end()
+	from.last = p
+	if len(p.data) > 0 {
+		p.hold()
+		p.hold()
+		toHash <- p
+		s.in <- p
+	}
 	return err
 }
 
@@ -131,10 +172,10 @@ func (s *stream) take() *piece {
 	}
 	if s.made < pieces {
 		s.made++
-		if buf, ok := pieceBuffers.Get().(*[]byte); ok {
+		if buf, ok := pieceBuffers.Get().(*[]byte); ok && len(*buf) >= s.room {
 			return &piece{buf: *buf, free: s.free}
 		}
-		return &piece{buf: make([]byte, pieceSize), free: s.free}
+		return &piece{buf: make([]byte, s.room), free: s.free}
 	}
 	select {
 	case p := <-s.free:
@@ -147,8 +188,8 @@ func (s *stream) take() *piece {
 func (s *stream) hashAll(in <-chan *piece) {
 	defer close(s.hashed)
 	for p := range in {
-		_, _ = s.hash.Write(p.buf[:p.n]) // never fails, see hash.Hash
-		s.size += int64(p.n)
+		_, _ = s.hash.Write(p.data) // never fails, see hash.Hash
+		s.size += int64(len(p.data))
 		p.release()
 	}
 }
@@ -188,7 +229,7 @@ func (s *stream) close() {
 // piece, which the caller may hold. They are valid until the next call unless it
 // does.
 func (s *stream) some(limit int64) ([]byte, *piece, error) {
-	for s.cur == nil || s.off == s.cur.n {
+	for s.cur == nil || s.off == len(s.cur.data) {
 		if s.cur != nil {
 			s.cur.release()
 			s.cur = nil
@@ -204,7 +245,7 @@ func (s *stream) some(limit int64) ([]byte, *piece, error) {
 			}
 		}
 	}
-	b := s.cur.buf[s.off:s.cur.n]
+	b := s.cur.data[s.off:]
 	if int64(len(b)) > limit {
 		b = b[:limit]
 	}

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// inflaters are kept for the next reader: half a megabyte each, which the garbage
-// collector takes when it is not used.
+// inflaters are kept for the next reader: a quarter of a megabyte each, and twice that if
+// they needed memory to decode into. The garbage collector takes what is not used.
 var inflaters = sync.Pool{New: func() any { return new(inflater) }}
 
 // ownBody is the package's own inflater as a body.
@@ -25,13 +25,13 @@ func newOwnBody(src io.Reader) body {
 	return ownBody{f: f}
 }
 
-func (b ownBody) next() ([]byte, error)   { return b.f.next() }
+func (b ownBody) next() ([]byte, error)   { return b.f.next(b.f.out.mine()) }
 func (b ownBody) restart()                { b.f.restart() }
 func (b ownBody) offset() int64           { return b.f.offset() }
 func (b ownBody) ReadByte() (byte, error) { return b.f.in.ReadByte() }
 
 func (b ownBody) close() {
-	b.f.in.src, b.f.in.err = nil, nil // neither may outlive the reader in the pool
+	b.f.in.src, b.f.in.err, b.f.out.buf = nil, nil, nil // none may outlive the reader in the pool
 	inflaters.Put(b.f)
 }
 

@@ -30,7 +30,7 @@ var steps = [8]uint8{8, 8, 8, 6, 8, 5, 6, 7}
 //
 //nolint:funlen // see above
 func (f *inflater) fast() stop {
-	in, out := &f.in.buf, &f.out.buf
+	in, out := &f.in.buf, f.out.buf
 	litlen, dist := f.litlen, f.dist
 	pos, inLimit := uint(f.in.pos), uint(max(f.in.end-inputPad+1, 0))
 	w, outLimit := uint(f.out.pos), uint(f.out.limit()-maxMatch-2)

@@ -51,6 +51,10 @@ func FuzzGzip(f *testing.F) {
 		if err != nil && !errdefs.IsInvalidArgument(err) {
 			t.Fatalf("error without its class: %v", err)
 		}
+		inPlace, placeErr := placed(t, blob)
+		if (err == nil) != (placeErr == nil) || !bytes.Equal(got, inPlace) {
+			t.Fatalf("Next: %d bytes, %v; Place: %d bytes, %v", len(got), err, len(inPlace), placeErr)
+		}
 		want, wantErr := stdlib(blob)
 		switch {
 		case err == nil && wantErr == nil && !bytes.Equal(got, want):

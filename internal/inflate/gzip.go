@@ -50,14 +50,33 @@ type gzipReader struct {
 
 func newGzip(b body) *gzipReader { return &gzipReader{body: b} }
 
+// placingReader is a gzipReader of the package's own inflater.
+type placingReader struct{ *gzipReader }
+
+// Place implements Placer.
+func (z placingReader) Place(buf []byte) ([]byte, error) {
+	own, ok := z.body.(ownBody)
+	if !ok {
+		return z.Next() // it is closed
+	}
+	into := (*[windowSize]byte)(buf)
+	return z.chunk(func() ([]byte, error) { return own.f.next(into) })
+}
+
+// Room implements Placer.
+func (z placingReader) Room() int { return BufferSize }
+
 // Next implements Reader.
-func (z *gzipReader) Next() ([]byte, error) {
+func (z *gzipReader) Next() ([]byte, error) { return z.chunk(z.body.next) }
+
+// chunk returns what next decodes of the member that is its turn.
+func (z *gzipReader) chunk(next func() ([]byte, error)) ([]byte, error) {
 	for z.err == nil {
 		if !z.inMember {
 			z.err = z.begin()
 			continue
 		}
-		chunk, err := z.body.next()
+		chunk, err := next()
 		z.crc = crc32.Update(z.crc, crc32.IEEETable, chunk)
 		z.size += uint32(len(chunk))
 		z.err = err

@@ -65,7 +65,7 @@ func inflateAll(src io.Reader) ([]byte, int64, error) {
 	defer inflaters.Put(f)
 	var all []byte
 	for {
-		chunk, err := f.next()
+		chunk, err := f.next(f.out.mine())
 		all = append(all, chunk...)
 		if errors.Is(err, io.EOF) {
 			return all, f.offset(), nil

@@ -57,9 +57,10 @@ func (f *inflater) restart() {
 	f.out.reset()
 }
 
-// next returns the following bytes, at most ChunkSize, and with io.EOF the last ones.
-func (f *inflater) next() ([]byte, error) {
-	f.out.slide()
+// next returns the following bytes, at most ChunkSize, and with io.EOF the last ones. They
+// lie in into, which is not changed before the next call.
+func (f *inflater) next(into *[windowSize]byte) ([]byte, error) {
+	f.out.slide(into)
 	var err error
 	for err == nil && f.step != stepDone {
 		switch f.step {

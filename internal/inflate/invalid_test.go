@@ -187,11 +187,11 @@ func TestHistoryEnds(t *testing.T) {
 	second.litlen(endOfBlock)
 	f := new(inflater)
 	f.reset(bytes.NewReader(append(first.bytes(), second.bytes()...)))
-	if got, err := f.next(); string(got) != "secret" || err != io.EOF { //nolint:errorlint // exactly so
+	if got, err := f.next(f.out.mine()); string(got) != "secret" || err != io.EOF { //nolint:errorlint // exactly so
 		t.Fatalf("%q, %v", got, err)
 	}
 	f.restart()
-	if got, err := f.next(); len(got) != 0 || !errdefs.IsInvalidArgument(err) {
+	if got, err := f.next(f.out.mine()); len(got) != 0 || !errdefs.IsInvalidArgument(err) {
 		t.Fatalf("%q, %v", got, err)
 	}
 }

@@ -7,6 +7,8 @@ const (
 	// past what the mask of its length allows, but never past the window.
 	outputSlack = 576
 	windowSize  = maxDist + ChunkSize + outputSlack
+	// BufferSize is how large the memory is that a Placer decodes into, in bytes.
+	BufferSize = windowSize
 )
 
 // window is the decompressed data: the history that matches refer to, then the
@@ -14,7 +16,8 @@ const (
 // current DEFLATE stream, so a distance beyond pos is one too far back.
 type window struct {
 	start, pos int
-	buf        [windowSize]byte
+	buf        *[windowSize]byte // nil: nothing was decoded yet
+	own        *[windowSize]byte // for a reader that brings no memory of its own
 }
 
 // reset forgets the history, for the next stream.
@@ -30,12 +33,22 @@ func (w *window) take() []byte {
 	return chunk
 }
 
-// slide moves the history to the front, which makes room for a chunk. The chunk
-// taken before is gone with it.
-func (w *window) slide() {
+// slide makes room for a chunk, in into, which gets the history in front. That may be
+// the memory that the chunk before is in, which is gone with it.
+func (w *window) slide(into *[windowSize]byte) {
 	keep := min(w.pos, maxDist)
-	copy(w.buf[:keep], w.buf[w.pos-keep:w.pos])
-	w.start, w.pos = keep, keep
+	if keep > 0 {
+		copy(into[:keep], w.buf[w.pos-keep:w.pos])
+	}
+	w.buf, w.start, w.pos = into, keep, keep
+}
+
+// mine is memory of the window's own.
+func (w *window) mine() *[windowSize]byte {
+	if w.own == nil {
+		w.own = new([windowSize]byte)
+	}
+	return w.own
 }
 
 // repeat appends a match, byte by byte where it overlaps itself.
