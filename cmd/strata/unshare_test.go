@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -101,6 +102,10 @@ func waiting(t *testing.T, u *tester, script string) (kill func(syscall.Signal),
 // Signals reach the command, once each, and it decides what comes of them.
 func TestUnshareSignals(t *testing.T) {
 	u := newTester(t, userSettings{subids: testerSubs})
+	// One that these tests were started to ignore, as by nohup, the command would ignore, too.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
+	defer signal.Stop(caught)
 	for name, s := range map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1} {
 		kill, wait := waiting(t, u, "trap 'exit 9' "+name)
 		kill(s)
