@@ -23,10 +23,10 @@
 // walking differ; the other one has Strata as proxy snapshotter and proxy differ.
 // External gzip programs are switched off, so that containerd's own inflate is what
 // is compared. The layers lie in both content stores, and in the page cache, before
-// the clock starts, and as much memory as they take twice was touched: a virtual machine
-// that gives free memory back to its host would otherwise measure its host. What is timed
-// is containerd's own unpacker, as a pull runs it, against containerd's socket: one layer
-// after another, or three at once.
+// the clock starts, and ten times as much memory as they take, or most of what is free, was
+// touched: a virtual machine that gives free memory back to its host would otherwise measure
+// its host. What is timed is containerd's own unpacker, as a pull runs it, against
+// containerd's socket: one layer after another, or three at once.
 //
 // Runs alternate between the sides. After each one, outside of the time, snapshots are
 // removed, and the file system is flushed and seen to be empty again. The ratio is

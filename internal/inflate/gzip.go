@@ -50,10 +50,13 @@ type gzipReader struct {
 
 func newGzip(b body) *gzipReader { return &gzipReader{body: b} }
 
-// placingReader is a gzipReader of the package's own inflater.
+// placingReader is a gzipReader of the package's own inflater, which can decode into memory
+// of the caller.
 type placingReader struct{ *gzipReader }
 
-// Place implements Placer.
+// Place is Next, but the bytes lie in buf, somewhere, and stay valid. buf is Room bytes long,
+// and what it holds must not be changed before the next call has returned: that may still
+// refer to it.
 func (z placingReader) Place(buf []byte) ([]byte, error) {
 	own, ok := z.body.(ownBody)
 	if !ok {
@@ -63,8 +66,8 @@ func (z placingReader) Place(buf []byte) ([]byte, error) {
 	return z.chunk(func() ([]byte, error) { return own.f.next(into) })
 }
 
-// Room implements Placer.
-func (z placingReader) Room() int { return BufferSize }
+// Room is how long the memory is that Place takes, in bytes.
+func (z placingReader) Room() int { return windowSize }
 
 // Next implements Reader.
 func (z *gzipReader) Next() ([]byte, error) { return z.chunk(z.body.next) }

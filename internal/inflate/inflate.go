@@ -35,17 +35,6 @@ type Reader interface {
 	Close() error
 }
 
-// Placer is a Reader that decodes into memory of the caller, which saves copying there.
-// Readers of gzip with the package's own inflater are Placers.
-type Placer interface {
-	Reader
-	// Room is how long the memory is that Place takes, in bytes: BufferSize.
-	Room() int
-	// Place is Next, but the bytes lie in buf, somewhere, and stay valid. buf is Room bytes
-	// long, and what it holds must not be changed before the next call has returned.
-	Place(buf []byte) ([]byte, error)
-}
-
 // Format is how a blob is compressed.
 type Format int
 

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// placeAll drains a Placer the way that pieces of a layer are used: the chunk before stays
+// placeAll drains a reader the way that pieces of a layer are used: the chunk before stays
 // as it is until the next is there, and what is older is overwritten by others.
-func placeAll(t testing.TB, p Placer) (all []byte, err error) {
+func placeAll(t testing.TB, p placingReader) (all []byte, err error) {
 	t.Helper()
 	var bufs [3][]byte
 	for i := range bufs {
@@ -53,9 +53,9 @@ func placed(t testing.TB, blob []byte) ([]byte, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, ok := r.(Placer)
+	p, ok := r.(placingReader)
 	if !ok {
-		t.Fatal("the own inflater is no Placer")
+		t.Fatal("the own inflater does not decode in place")
 	}
 	all, err := placeAll(t, p)
 	if closeErr := r.Close(); closeErr != nil {
@@ -91,11 +91,11 @@ func TestPlaceAndNext(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []byte
-	buf := make([]byte, BufferSize)
+	buf := make([]byte, windowSize)
 	for i := 0; err == nil; i++ {
 		var chunk []byte
 		if i%2 == 0 {
-			chunk, err = r.(Placer).Place(buf)
+			chunk, err = r.(placingReader).Place(buf)
 		} else {
 			chunk, err = r.Next()
 		}
@@ -107,7 +107,7 @@ func TestPlaceAndNext(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.(Placer).Place(buf); err == nil {
+	if _, err := r.(placingReader).Place(buf); err == nil {
 		t.Error("a closed reader goes on")
 	}
 }

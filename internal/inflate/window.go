@@ -7,8 +7,6 @@ const (
 	// past what the mask of its length allows, but never past the window.
 	outputSlack = 576
 	windowSize  = maxDist + ChunkSize + outputSlack
-	// BufferSize is how large the memory is that a Placer decodes into, in bytes.
-	BufferSize = windowSize
 )
 
 // window is the decompressed data: the history that matches refer to, then the
