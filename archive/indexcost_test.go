@@ -5,6 +5,7 @@ package archive_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -45,17 +46,35 @@ func applyCounting(t *testing.T, blob []byte, opts archive.Options) (allocs, byt
 	return after.Mallocs - before.Mallocs, after.TotalAlloc - before.TotalAlloc
 }
 
+// leastOf is the least that some extractions allocated. Buffers are kept in pools, which
+// lose some by chance: that only ever adds.
+func leastOf(t *testing.T, blob []byte, options func() archive.Options) (allocs, bytes uint64) {
+	t.Helper()
+	for i := range 8 {
+		a, b := applyCounting(t, blob, options())
+		if i == 0 {
+			allocs, bytes = a, b
+		}
+		allocs, bytes = min(allocs, a), min(bytes, b)
+	}
+	return allocs, bytes
+}
+
 // What an index costs for each entry: next to no allocation, and a few bytes of disk.
 func TestIndexCosts(t *testing.T) {
 	testutil.RequireRoot(t)
 	const n = 10_000
 	blob := plainLayer(t, n)
-	applyCounting(t, blob, archive.Options{}) // fills the pools
-	plain, plainBytes := applyCounting(t, blob, archive.Options{})
 	index, err := memoryFile()
 	must(t, err)
 	defer func() { must(t, index.Close()) }()
-	indexed, indexedBytes := applyCounting(t, blob, archive.Options{Index: layerindex.NewWriter(index)})
+	plain, plainBytes := leastOf(t, blob, func() archive.Options { return archive.Options{} })
+	indexed, indexedBytes := leastOf(t, blob, func() archive.Options {
+		must(t, index.Truncate(0))
+		_, err := index.Seek(0, io.SeekStart)
+		must(t, err)
+		return archive.Options{Index: layerindex.NewWriter(index)}
+	})
 	st, err := index.Stat()
 	must(t, err)
 	allocs, bytes := float64(indexed)/n-float64(plain)/n, (float64(indexedBytes)-float64(plainBytes))/n
