@@ -5,6 +5,7 @@ package metadata
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -86,12 +87,21 @@ type Contents struct {
 }
 
 // Inspect reads all of the store at path, without changing a byte of it, and holds its
-// parts against each other. It keeps what it read in memory.
+// parts against each other. It keeps what it read in memory. What is read of a store that
+// was not closed is what its log says, if that is ahead.
 //
 // ErrNotFound: there is no store. ErrDataLoss: it can't be read as a whole.
 // ErrFailedPrecondition: it is none of ours, or of a newer Strata. ErrUnavailable:
 // somebody has it open.
 func Inspect(path string) (c *Contents, err error) {
+	lock, err := lockAhead(path, os.O_RDONLY, checkTimeout)
+	if err != nil {
+		return nil, err
+	}
+	if lock != nil {
+		c, err := inspectAhead(path)
+		return c, errors.Join(err, lock.Close())
+	}
 	exists, err := inspect(path, checkTimeout)
 	if err != nil {
 		return nil, err

@@ -4,9 +4,9 @@ package metadata
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
 
 	"github.com/containerd/errdefs"
@@ -16,11 +16,20 @@ import (
 )
 
 // InspectCopy is Inspect for a store that another process may have open and write to:
-// what it returns is one state of it, of some moment of the call. Nothing is locked.
+// what it returns is one state of it, of some moment of the call. Nobody waits for it,
+// unless who had it open crashed.
 //
 // Errors are those of Inspect, but for ErrUnavailable: somebody writes to the store
 // without a pause.
 func InspectCopy(ctx context.Context, path string) (c *Contents, err error) {
+	lock, err := lockAhead(path, os.O_RDONLY, 0)
+	if lock != nil {
+		c, err := inspectAhead(path)
+		return c, errors.Join(err, lock.Close())
+	}
+	if err != nil && !errdefs.IsUnavailable(err) { // which says that it is open
+		return nil, err
+	}
 	db, err := boltcopy.Open(ctx, path)
 	if err != nil {
 		return nil, err
@@ -48,9 +57,9 @@ func checkCopy(path string, db *bolt.DB) (err error) {
 			}
 			return fmt.Errorf("%s is empty: %w", path, errdefs.ErrNotFound)
 		}
-		var f Format
-		if err := json.Unmarshal(meta.Get(keyFormat), &f); err != nil {
-			return damaged(path, err)
+		f, err := decodeFormat(path, meta.Get(keyFormat))
+		if err != nil {
+			return err
 		}
 		return f.check(path)
 	})

@@ -54,6 +54,9 @@ func UsageFix(s Snapshot, usage snapshots.Usage) Fix {
 //
 // ErrUnavailable: somebody has. ErrResourceExhausted: there is no space.
 func ApplyFixes(path string, fixes []Fix) (err error) {
+	if err := recoverStore(path); err != nil {
+		return err
+	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: checkTimeout, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
 	if err != nil {
 		return openError(path, err)

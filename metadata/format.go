@@ -3,7 +3,6 @@
 package metadata
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -30,7 +29,7 @@ type Format struct {
 }
 
 // knownIncompatible lists the incompatible features this package understands.
-var knownIncompatible = []string{}
+var knownIncompatible = []string{featureAhead}
 
 // check refuses what a newer Strata wrote and this one does not understand.
 func (f Format) check(path string) error {
@@ -69,7 +68,22 @@ func inspect(path string, timeout time.Duration) (exists bool, err error) {
 	if err != nil || !found {
 		return false, err
 	}
-	return true, f.check(path)
+	if err := f.check(path); err != nil {
+		return true, err
+	}
+	return true, f.checkLog(path)
+}
+
+// checkLog refuses a metadata.db that says it may not be believed where the log, which
+// would know, can't be asked.
+func (f Format) checkLog(path string) error {
+	if !slices.Contains(f.Incompatible, featureAhead) {
+		return nil
+	}
+	if _, err := logState(path); err != nil {
+		return damaged(path, fmt.Errorf("it was not closed, and its log is lost: %w", err))
+	}
+	return nil
 }
 
 // CheckFormat says whether Open would take the store at path, as far as its format tells,
@@ -78,7 +92,15 @@ func inspect(path string, timeout time.Duration) (exists bool, err error) {
 // ErrFailedPrecondition: a newer Strata wrote it. ErrDataLoss: it can't be read.
 // ErrUnavailable: another process holds it.
 func CheckFormat(path string) error {
-	_, err := inspect(path, openTimeout)
+	lock, err := lockAhead(path, os.O_RDONLY, openTimeout)
+	if err != nil {
+		return err
+	}
+	if lock != nil {
+		_, err := aheadOf(path)
+		return errors.Join(err, lock.Close())
+	}
+	_, err = inspect(path, openTimeout)
 	return err
 }
 
@@ -101,10 +123,8 @@ func readFormat(path string, timeout time.Duration) (f Format, found bool, err e
 			return emptyOrForeign(path, tx)
 		}
 		found = true
-		if err := json.Unmarshal(meta.Get(keyFormat), &f); err != nil {
-			return damaged(path, err)
-		}
-		return nil
+		f, err = decodeFormat(path, meta.Get(keyFormat))
+		return err
 	})
 	return f, found, err
 }
@@ -126,6 +146,8 @@ func openError(path string, err error) error {
 		return err
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch), tooSmall(path):
 		return damaged(path, err)
+	case isFull(err):
+		return writeError(path, err)
 	}
 	return fmt.Errorf("open %s: %w", path, err)
 }

@@ -4,7 +4,9 @@ package metadata
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,19 +28,12 @@ func openStore(t testing.TB) *Store {
 	return s
 }
 
-// reopenCopy opens what is on disk now, as after a crash: without the store
-// having been closed.
+// reopenCopy opens what is on disk now, as after a crash: without the store having been
+// closed. Where the log is ahead, metadata.db may be anything.
 func reopenCopy(t testing.TB, s *Store) *Store {
 	t.Helper()
-	data, err := os.ReadFile(s.Path())
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "copy.db")
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c, err := Open(path)
+	path := crashed(t, s)
+	c, err := Open(path, aheadFrom(s.writers.aheadAfter))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +44,37 @@ func reopenCopy(t testing.TB, s *Store) *Store {
 	})
 	return c
 }
+
+// crashed copies what a power cut leaves of an open store.
+func crashed(t testing.TB, s *Store) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "copy.db")
+	db, err := os.ReadFile(s.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(LogPath(s.Path()))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if err == nil {
+		err = os.WriteFile(LogPath(path), log, 0o600)
+	} else {
+		err = nil
+	}
+	if s.log.isAhead() {
+		for i := 2 * os.Getpagesize(); i < len(db); i++ {
+			db[i] ^= 0x55
+		}
+	}
+	if err := errors.Join(err, os.WriteFile(path, db, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// aheadFrom has the log go ahead after n transactions.
+func aheadFrom(n int) Option { return func(o *options) { o.aheadAfter = n } }
 
 func reserve(t testing.TB, s *Store) uint64 {
 	t.Helper()

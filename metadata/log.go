@@ -55,6 +55,9 @@ type recordLog struct {
 	renewing bool
 	tail     [][]byte // frames since the log began to be made anew
 	closed   bool
+
+	ahead  bool     // see ahead.go
+	before *os.File // the log before this one, if that may still be it after a power cut
 }
 
 // openLog opens the log of db. One that is not what metadata.db says is made anew; if
@@ -72,7 +75,7 @@ func openLog(path string, db *bolt.DB, flush func(*os.File) error) *recordLog {
 // metadata.db.
 func (l *recordLog) resume() bool {
 	c, err := readLog(l.path)
-	if err != nil || !c.complete() || c.torn > 0 || c.last != l.dbLast() {
+	if err != nil || c.ahead || !c.complete() || c.torn > 0 || c.last != l.dbLast() {
 		return false
 	}
 	f, err := os.OpenFile(l.path, os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
@@ -97,8 +100,9 @@ func (l *recordLog) dbLast() (last uint64) {
 	return last
 }
 
-// append writes the frame of transaction id, which is about to be committed.
-func (l *recordLog) append(id uint64, payload []byte) {
+// append writes the frame of transaction id, which is about to be committed. It fails only
+// where the log is ahead: then the transaction must not be committed, and may be in the log.
+func (l *recordLog) append(id uint64, payload []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	frame := encodeFrame(l.salt, id, payload)
@@ -106,16 +110,26 @@ func (l *recordLog) append(id uint64, payload []byte) {
 	if l.renewing {
 		l.tail = append(l.tail, frame)
 	}
-	if l.f != nil && l.stopped == nil {
-		if err := l.write(id, frame); err != nil {
-			l.stop(err)
-		}
+	if l.f == nil || l.stopped != nil {
+		return nil
 	}
+	err := l.write(id, frame)
+	switch {
+	case err == nil:
+	case l.ahead:
+		return err
+	default:
+		l.stop(err)
+	}
+	return nil
 }
 
 // write puts a frame behind the last. bbolt takes a transaction whose commit failed for
 // done where only the last sync did: its number is missing then.
 func (l *recordLog) write(id uint64, frame []byte) error {
+	if l.before != nil {
+		return errors.New("it is not known which of two logs is on the disk")
+	}
 	if id != l.last+1 {
 		return fmt.Errorf("transaction %d came after %d", id, l.last)
 	}
@@ -125,11 +139,20 @@ func (l *recordLog) write(id uint64, frame []byte) error {
 	if _, err := l.f.WriteAt(frame, l.end); err != nil {
 		return err
 	}
-	if err := l.flush(l.f); err != nil {
+	if err := l.sync(); err != nil {
 		return err
 	}
 	l.last, l.from, l.end = id, l.end, l.end+int64(len(frame))
 	return nil
+}
+
+// sync makes the last frame durable, by itself or with the sync of metadata.db that
+// follows.
+func (l *recordLog) sync() error {
+	if l.ahead {
+		return unix.Fdatasync(int(l.f.Fd()))
+	}
+	return l.flush(l.f)
 }
 
 // grow makes room for frames up to end. Zeros are written, not only promised: what is
@@ -150,25 +173,30 @@ func (l *recordLog) grow(end int64) error {
 	return nil
 }
 
-// void takes the last frame back: its transaction was not committed.
-func (l *recordLog) void() {
+// void takes the last frame back: its transaction was not committed. It fails only where
+// the log is ahead: then the frame may still be there.
+func (l *recordLog) void() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.renewing && len(l.tail) > 0 {
 		l.tail = l.tail[:len(l.tail)-1]
 	}
 	if l.f == nil || l.stopped != nil {
-		return
+		return nil
 	}
 	_, err := l.f.WriteAt(make([]byte, l.end-l.from), l.from)
 	if err == nil {
-		err = l.flush(l.f)
+		err = l.sync()
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		l.end, l.last = l.from, l.last-1
+	case l.ahead:
+		return err
+	default:
 		l.stop(err)
-		return
 	}
-	l.end, l.last = l.from, l.last-1
+	return nil
 }
 
 // stop says in the file that it is not all: without that it would be believed. The
@@ -188,7 +216,7 @@ func (l *recordLog) stop(why error) {
 // holds l.mu.
 func (l *recordLog) renewIfNeeded() {
 	broken := l.f == nil || l.stopped != nil
-	if l.renewing || l.closed || broken && time.Now().Before(l.retry) || !broken && l.end < 2*l.base+l.limit {
+	if l.renewing || l.closed || time.Now().Before(l.retry) || !broken && l.end < 2*l.base+l.limit {
 		return
 	}
 	l.renewing = true
@@ -205,15 +233,24 @@ func (l *recordLog) renew() {
 		err = l.replace(f, last, end)
 	}
 	if err != nil {
-		l.stopped, l.retry = err, time.Now().Add(logRetry)
-		if f != nil {
-			l.stopped = errors.Join(err, f.Close())
-		}
-		if err := os.Remove(l.path + ".tmp"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			l.stopped = errors.Join(l.stopped, err)
-		}
+		l.keepOld(err, f)
 	}
 	l.renewing, l.tail = false, nil
+}
+
+// keepOld goes on with the log there is, if any, because of why. f is what would have
+// taken its place. The caller holds l.mu.
+func (l *recordLog) keepOld(why error, f *os.File) {
+	if f != nil {
+		why = errors.Join(why, f.Close())
+	}
+	if err := os.Remove(l.path + ".tmp"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		why = errors.Join(why, err)
+	}
+	l.retry = time.Now().Add(logRetry)
+	if l.f == nil || l.stopped != nil {
+		l.stopped = why
+	}
 }
 
 // writeBase writes what metadata.db says to a temporary file, and syncs it.
@@ -289,7 +326,11 @@ func (l *recordLog) replace(f *os.File, last uint64, end int64) error {
 	if _, err := f.WriteAt(make([]byte, logFirst), end); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
+	state := byte(stateComplete)
+	if l.ahead {
+		state = stateAhead
+	}
+	if err := writeHeader(f, state, l.salt); err != nil { // which syncs all of it
 		return err
 	}
 	if err := os.Rename(l.path+".tmp", l.path); err != nil {
@@ -298,6 +339,10 @@ func (l *recordLog) replace(f *os.File, last uint64, end int64) error {
 	old := l.f
 	l.f, l.last, l.from, l.end, l.size, l.base = f, last, from, end, end+logFirst, base
 	l.stopped = syncDir(filepath.Dir(l.path))
+	if l.stopped != nil && l.ahead {
+		l.before, l.stopped = old, nil // the next frame fails, and makes metadata.db stand on its own
+		return nil
+	}
 	if old != nil {
 		l.stopped = errors.Join(l.stopped, old.Close())
 	}

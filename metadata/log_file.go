@@ -39,6 +39,8 @@ const (
 	stateComplete = 1
 	// stateStopped: transactions could not be written to it.
 	stateStopped = 2
+	// stateAhead: it is complete, and metadata.db is not to be believed (ahead.go).
+	stateAhead = 3
 )
 
 // The buckets that are in the log, by the number they have there: part of the format.
@@ -176,6 +178,7 @@ type logContents struct {
 	// transaction is missing. stopped: the log was not written to up to the end.
 	lost, torn   int64
 	gap, stopped bool
+	ahead        bool // see ahead.go
 }
 
 // complete says whether it is all there is up to its last transaction.
@@ -193,7 +196,7 @@ func readLog(path string) (*logContents, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	c := &logContents{entries: map[string]map[string][]byte{}, salt: salt, end: logHeader, stopped: state != stateComplete}
+	c := &logContents{entries: map[string]map[string][]byte{}, salt: salt, end: logHeader, stopped: state != stateComplete && state != stateAhead, ahead: state == stateAhead}
 	for _, bucket := range loggedBuckets[1:] {
 		c.entries[string(bucket)] = map[string][]byte{}
 	}
@@ -223,6 +226,11 @@ func (c *logContents) apply(id uint64, payload []byte) {
 		}
 	})
 	c.gap = c.gap || err != nil
+}
+
+// format is that of the store, as the log has it.
+func (c *logContents) format() (Format, error) {
+	return decodeFormat("metadata.log", c.entries[string(bucketMeta)][string(keyFormat)])
 }
 
 // checkEntry says whether an entry that is logged can be read.

@@ -189,7 +189,7 @@ func sameClass(a, b error) bool {
 func TestStoreIsLikeTheModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		path := filepath.Join(t.TempDir(), fmt.Sprintf("%p.db", rt))
-		s, err := Open(path)
+		s, err := Open(path, aheadFrom(rapid.IntRange(0, 30).Draw(rt, "ahead from")))
 		if err != nil {
 			rt.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // Saved is what the log of a store says of it.
@@ -107,33 +108,58 @@ func (r *record) snapshot(n uint64) Snapshot {
 // snapshots.
 //
 // ErrResourceExhausted: there is no space.
-func (s *Saved) Write(path string) (err error) {
+func (s *Saved) Write(path string) error {
+	return s.write(path, func() (*os.File, error) {
+		return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_CLOEXEC, 0o600)
+	})
+}
+
+// writePiece is how many entries are written in a transaction. bbolt splits pages when one
+// is committed; until then they only grow, and each entry moves those behind it.
+const writePiece = 4000
+
+// write is Write to a file that is empty.
+func (s *Saved) write(path string, file func() (*os.File, error)) (err error) {
 	o := defaultOptions()
+	o.bolt.OpenFile, o.bolt.NoSync = opened(file), true
 	db, err := openBolt(path, &o.bolt)
 	if err != nil {
 		return openError(path, err)
 	}
 	db.AllocSize = growBy
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return createBuckets(path, db, func(btx *bolt.Tx) error {
-		tx := &Tx{tx: btx}
-		for _, n := range slices.Sorted(maps.Keys(s.Layers)) {
-			if err := tx.restoreLayer(s.Layers[n]); err != nil {
-				return err
+	if err := createBuckets(path, db); err != nil {
+		return err
+	}
+	for piece := range slices.Chunk(s.steps(), writePiece) {
+		err := db.Update(func(btx *bolt.Tx) error {
+			tx := &Tx{tx: btx}
+			for _, step := range piece {
+				if err := step(tx); err != nil {
+					return err
+				}
 			}
+			return nil
+		})
+		if err != nil {
+			return writeError(path, err)
 		}
-		for _, n := range slices.Sorted(maps.Keys(s.Snapshots)) {
-			if err := tx.restoreSnapshot(s.Snapshots[n]); err != nil {
-				return err
-			}
-		}
-		for blob, diffID := range s.Blobs {
-			if err := tx.BindBlob(blob, diffID); err != nil {
-				return err
-			}
-		}
-		return tx.setReserved(s.Reserved)
-	})
+	}
+	return writeError(path, db.Sync())
+}
+
+// steps write all that was saved.
+func (s *Saved) steps() (steps []func(tx *Tx) error) {
+	for _, n := range slices.Sorted(maps.Keys(s.Layers)) {
+		steps = append(steps, func(tx *Tx) error { return tx.restoreLayer(s.Layers[n]) })
+	}
+	for _, n := range slices.Sorted(maps.Keys(s.Snapshots)) {
+		steps = append(steps, func(tx *Tx) error { return tx.restoreSnapshot(s.Snapshots[n]) })
+	}
+	for blob, diffID := range s.Blobs {
+		steps = append(steps, func(tx *Tx) error { return tx.BindBlob(blob, diffID) })
+	}
+	return append(steps, func(tx *Tx) error { return tx.setReserved(s.Reserved) })
 }
 
 func (tx *Tx) restoreLayer(l Layer) error {
@@ -169,8 +195,16 @@ func (s Snapshot) record() *record {
 	}
 }
 
-// RenewLog makes the log of the store at path, which nobody has open, of what is in it.
+// RenewLog makes the log of the store at path, which nobody has open, of what is in it,
+// whatever the log said before.
 func RenewLog(path string) error {
+	ahead, err := logIsAhead(path)
+	if ahead {
+		err = stopLog(path)
+	}
+	if err != nil {
+		return err
+	}
 	s, err := Open(path, MustExist())
 	if err != nil {
 		return err

@@ -35,24 +35,62 @@ func (ws *writers) end(path string, tx *bolt.Tx) error {
 	err := ws.logAndCommit(path, tx, ws.payload)
 	if err == nil {
 		ws.room.ensure(path, used)
+		ws.committed()
 		return nil
 	}
-	if !ws.landed(path, id) {
-		ws.log.void()
+	landed := !ws.doubt && ws.landed(path, id)
+	if !landed && !ws.doubt {
+		ws.takeBack()
+	}
+	if !landed && !ws.doubt {
 		return writeError(path, err)
 	}
 	ws.doubt = true
-	if ws.settle(path) == nil {
+	switch settled := ws.settle(path) == nil; {
+	case settled && landed:
 		return nil
+	case settled:
+		return writeError(path, err)
 	}
 	return fmt.Errorf("sync %s: %w: %w", path, err, ErrInDoubt)
+}
+
+// takeBack takes the last frame out of the log, whose transaction did not come to be. If
+// that can't be done, it is in doubt, where it could be believed.
+func (ws *writers) takeBack() {
+	if err := ws.log.void(); err != nil {
+		ws.doubt = ws.log.fallBack(err) != nil
+	}
 }
 
 // logAndCommit writes the transaction to the log, and then commits it: what is durable in
 // metadata.db is in the log, too.
 func (ws *writers) logAndCommit(path string, tx *bolt.Tx, payload []byte) error {
-	ws.log.append(uint64(tx.ID()), payload)
+	if err := ws.log.append(uint64(tx.ID()), payload); err != nil {
+		if fallErr := ws.log.fallBack(err); fallErr != nil {
+			ws.doubt = true
+			return errors.Join(err, fallErr, ws.guard(path, tx.Rollback))
+		}
+	}
+	ws.db.NoSync = ws.volatile || ws.log.isAhead()
 	return ws.guard(path, tx.Commit)
+}
+
+// committed has the log go ahead where it is time to. The transaction that was just
+// committed says so in metadata.db.
+func (ws *writers) committed() {
+	ws.since++
+	if ws.mark == ws.marked {
+		return
+	}
+	ws.marked = ws.mark
+	if !ws.mark {
+		return
+	}
+	ws.since = 0
+	if err := ws.log.lead(); err != nil {
+		ws.doubt = ws.log.fallBack(err) != nil
+	}
 }
 
 // landed says whether readers see the write transaction id.
@@ -78,6 +116,9 @@ func (ws *writers) settle(path string) (err error) {
 		if !ws.doubt {
 			return nil
 		}
+		if err = ws.log.fallBack(errLogInDoubt); err != nil {
+			continue
+		}
 		var tx *bolt.Tx
 		if tx, err = ws.db.Begin(true); err != nil {
 			return err
@@ -86,11 +127,13 @@ func (ws *writers) settle(path string) (err error) {
 		if err = ws.logAndCommit(path, tx, nil); err == nil {
 			ws.doubt = false
 		} else if !ws.landed(path, id) {
-			ws.log.void()
+			_ = ws.log.void() // fails only where the log is ahead
 		}
 	}
 	return err
 }
+
+var errLogInDoubt = errors.New("the last transaction may be in it, and is not in metadata.db")
 
 // begin is a write transaction on top of what is known to be on the disk.
 func (ws *writers) begin(path string) (*bolt.Tx, error) {

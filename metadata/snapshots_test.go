@@ -124,7 +124,7 @@ func updating(info snapshots.Info, paths ...string) func(*testing.T, *Store) err
 	}
 }
 
-func dump(t *testing.T, s *Store) map[string]Snapshot {
+func dump(t testing.TB, s *Store) map[string]Snapshot {
 	t.Helper()
 	all := map[string]Snapshot{}
 	err := s.Walk(context.Background(), func(_ context.Context, sn Snapshot) error {

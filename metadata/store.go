@@ -67,6 +67,8 @@ type options struct {
 	bolt      bolt.Options
 	mustExist bool
 	flush     func(*os.File) error // see recordLog
+
+	aheadAfter int // transactions
 }
 
 // Volatile leaves it to the kernel when transactions are written: after a power cut
@@ -96,6 +98,9 @@ func MustExist() Option { return func(o *options) { o.mustExist = true } }
 // not touched; a damaged one with ErrDataLoss; one that another process holds
 // with ErrUnavailable, after ten seconds.
 func Open(path string, opts ...Option) (*Store, error) {
+	if err := recoverStore(path); err != nil {
+		return nil, err
+	}
 	exists, err := inspect(path, openTimeout)
 	if err != nil {
 		return nil, err
@@ -113,13 +118,13 @@ func Open(path string, opts ...Option) (*Store, error) {
 	}
 	db.AllocSize = growBy
 	s := &Store{path: path, db: db}
-	s.writers.db = db
+	s.writers.db, s.writers.volatile, s.writers.aheadAfter = db, o.bolt.NoSync, o.aheadAfter
 	s.close = sync.OnceValue(s.shutdown)
 	if !exists {
-		err = createBuckets(path, db, nil)
+		err = createBuckets(path, db)
 	}
 	if err == nil {
-		err = s.loadNumbers()
+		err = errors.Join(s.loadNumbers(), s.loadMark())
 	}
 	if err == nil {
 		used, sizeErr := s.used()
@@ -136,7 +141,8 @@ func Open(path string, opts ...Option) (*Store, error) {
 
 func defaultOptions() options {
 	return options{
-		flush: func(f *os.File) error { return unix.Fdatasync(int(f.Fd())) },
+		aheadAfter: aheadAfter,
+		flush:      func(f *os.File) error { return unix.Fdatasync(int(f.Fd())) },
 		bolt: bolt.Options{
 			Timeout:         openTimeout,
 			InitialMmapSize: mmapSize,
@@ -160,8 +166,8 @@ func openBolt(path string, o *bolt.Options) (db *bolt.DB, err error) {
 	return bolt.Open(path, 0o600, o)
 }
 
-// createBuckets makes the buckets, and writes the first entries with fill.
-func createBuckets(path string, db *bolt.DB, fill func(*bolt.Tx) error) error {
+// createBuckets makes a store of an empty file.
+func createBuckets(path string, db *bolt.DB) error {
 	return writeError(path, db.Update(func(tx *bolt.Tx) error {
 		for _, name := range buckets {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
@@ -172,10 +178,7 @@ func createBuckets(path string, db *bolt.DB, fill func(*bolt.Tx) error) error {
 		if err != nil {
 			return err
 		}
-		if err := tx.Bucket(bucketMeta).Put(keyFormat, f); err != nil || fill == nil {
-			return err
-		}
-		return fill(tx)
+		return tx.Bucket(bucketMeta).Put(keyFormat, f)
 	}))
 }
 
@@ -201,6 +204,7 @@ func (s *Store) shutdown() error {
 	if s.writers.isBroken() != nil {
 		return errors.Join(err, s.log.close()) // closing the file would wait for bbolt's lock
 	}
+	err = errors.Join(err, s.standAlone())
 	if s.db.NoSync {
 		err = errors.Join(err, s.db.Sync())
 	}

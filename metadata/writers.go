@@ -42,9 +42,16 @@ type writers struct {
 	broken  error  // bbolt panicked: its locks may be held for good
 	room    room   // the leader's
 	doubt   bool   // the leader's, see ErrInDoubt
-	mu      sync.Mutex
-	queue   []*write
-	leading bool
+
+	// The log is ahead after so many transactions: see ahead.go.
+	aheadAfter int
+	volatile   bool // nothing is synced, and the log is never ahead
+	since      int  // the leader's: transactions since the log went ahead
+	mark       bool // the leader's: whether metadata.db says, after this transaction, that the log may be ahead
+	marked     bool // the leader's: whether it says so now
+	mu         sync.Mutex
+	queue      []*write
+	leading    bool
 
 	crowd int           // how many had come when the last group was done
 	took  time.Duration // by the last group
@@ -211,6 +218,10 @@ func (ws *writers) try(path string, group []*write) (again []*write, spoiler *wr
 	}
 	var waiting []*write
 	dirty := false
+	if err := ws.guard(path, func() error { return ws.markAhead(tx) }); err != nil {
+		finish(group, errors.Join(err, ws.guard(path, tx.Rollback)))
+		return nil, nil
+	}
 	for i, w := range group {
 		t := &Tx{tx: tx, log: &ws.payload}
 		if err := ws.guard(path, func() error { w.err = w.fn(t); return nil }); err != nil {

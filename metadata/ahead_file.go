@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metadata
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// lockPoll is how often somebody else's lock is looked at, as bbolt does.
+const lockPoll = 50 * time.Millisecond
+
+// lockAhead takes bbolt's lock of a store whose log is ahead: nobody has it open then. It
+// returns nil where the log is not ahead, or there is no metadata.db.
+//
+// ErrUnavailable: another process has it open.
+func lockAhead(path string, flags int, timeout time.Duration) (*os.File, error) {
+	for end := time.Now().Add(timeout); ; {
+		ahead, err := logIsAhead(path)
+		if !ahead || err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && sameFile(f, path) {
+			return f, nil
+		}
+		if closeErr := f.Close(); closeErr != nil {
+			return nil, errors.Join(err, closeErr)
+		}
+		switch {
+		case err == nil, errors.Is(err, unix.EINTR): // it was replaced
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		case time.Now().After(end):
+			return nil, fmt.Errorf("%s is in use by another process: %w", path, errdefs.ErrUnavailable)
+		default:
+			time.Sleep(lockPoll)
+		}
+	}
+}
+
+// sameFile says whether f is still what is at path: who waited for a lock may have waited
+// for that of a file that was replaced.
+func sameFile(f *os.File, path string) bool {
+	a, errA := f.Stat()
+	b, errB := os.Stat(path)
+	return errA == nil && errB == nil && os.SameFile(a, b)
+}
+
+// logIsAhead says whether the log of the store at path is to be believed instead of
+// metadata.db. One without a header that can be read says nothing.
+func logIsAhead(path string) (bool, error) {
+	state, err := logState(path)
+	if errors.Is(err, fs.ErrNotExist) || errdefs.IsDataLoss(err) {
+		return false, nil
+	}
+	return state == stateAhead, err
+}
+
+// logState reads the header of the log of the store at path.
+//
+// ErrDataLoss: it makes no sense.
+func logState(path string) (state byte, err error) {
+	f, err := os.OpenFile(LogPath(path), os.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	state, _, err = readHeader(f)
+	return state, err
+}
+
+// stopLog has the log of a store no longer be ahead, without anything else being done:
+// metadata.db says all.
+func stopLog(path string) (err error) {
+	f, err := os.OpenFile(LogPath(path), os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, salt, err := readHeader(f)
+	if err != nil {
+		return err
+	}
+	return writeHeader(f, stateStopped, salt)
+}
+
+func readHeader(f *os.File) (state byte, salt uint64, err error) {
+	b := make([]byte, logHeader)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, 0, err
+	}
+	return decodeHeader(b[:n])
+}
+
+func writeHeader(f *os.File, state byte, salt uint64) error {
+	if _, err := f.WriteAt(encodeHeader(state, salt), 0); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func decodeFormat(path string, b []byte) (f Format, err error) {
+	if err := json.Unmarshal(b, &f); err != nil {
+		return f, damaged(path, err)
+	}
+	return f, nil
+}
+
+// mark writes down whether the log may be ahead.
+func (tx *Tx) mark(ahead bool) error {
+	f, err := decodeFormat("the format", tx.bucket(bucketMeta).Get(keyFormat))
+	if err != nil || slices.Contains(f.Incompatible, featureAhead) == ahead {
+		return err
+	}
+	f.Incompatible = slices.DeleteFunc(f.Incompatible, func(s string) bool { return s == featureAhead })
+	if ahead {
+		f.Incompatible = append(f.Incompatible, featureAhead)
+	}
+	b, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return tx.put(bucketMeta, keyFormat, b)
+}
+
+// unmark is mark(false) in a transaction of its own.
+func (s *Store) unmark() error {
+	return s.Update(context.Background(), func(tx *Tx) error { return tx.mark(false) })
+}
+
+func (s *Store) loadMark() error {
+	return s.View(func(tx *Tx) error {
+		f, err := decodeFormat(s.path, tx.bucket(bucketMeta).Get(keyFormat))
+		s.writers.marked = slices.Contains(f.Incompatible, featureAhead)
+		return err
+	})
+}
