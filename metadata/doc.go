@@ -33,8 +33,12 @@
 //
 // All buckets but the indexes are also in a log beside the file (log_file.go), and every
 // transaction adds its changes there before it is committed. ReadSaved makes a new store
-// of it when the file is lost. bbolt panics on pages that make no sense; they are looked
-// at before it opens the file (pages.go), and what it panics on later is ErrDataLoss.
+// of it when the file is lost. A store that is written to often has the log ahead: then it
+// is the log that makes a transaction durable, and the file is made of it after a crash
+// (ahead.go).
+//
+// bbolt panics on pages that make no sense; they are looked at before it opens the file
+// (pages.go), and what it panics on later is ErrDataLoss.
 //
 // # Numbers
 //
