@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
+
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 )
 
 // bbolt makes a transaction durable with two syncs, one after the other: of its pages, and
@@ -41,11 +43,12 @@ func (ws *writers) markAhead(tx *bolt.Tx) error {
 	return (&Tx{tx: tx, log: &ws.payload}).mark(ws.mark)
 }
 
-// lead has the log ahead. If that fails, it may be so on the disk all the same.
+// lead has the log ahead, unless it failed meanwhile. If that does not work, it may be so
+// on the disk all the same.
 func (l *recordLog) lead() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if !l.leads() {
 		return nil
 	}
 	l.ahead = true
@@ -62,8 +65,10 @@ func (l *recordLog) isAhead() bool {
 func (l *recordLog) canLead() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.f != nil && l.stopped == nil && !l.ahead && !l.closed
+	return l.leads()
 }
+
+func (l *recordLog) leads() bool { return l.f != nil && l.stopped == nil && !l.ahead && !l.closed }
 
 // fallBack has metadata.db stand on its own, because of why. The caller keeps others from
 // writing to it. If that fails, the log is still ahead.
@@ -121,19 +126,29 @@ func (s *Store) standAlone() error {
 // again where it was interrupted.
 //
 // ErrUnavailable: another process has the store open. ErrDataLoss: the log is damaged.
-func recoverStore(path string) error {
-	lock, err := lockAhead(path, os.O_RDWR, openTimeout)
-	if lock == nil || err != nil {
-		return err
+func recoverStore(path string) (recovered bool, err error) {
+	if ahead, err := logIsAhead(path); !ahead || err != nil {
+		return false, err
 	}
+	busy, err := tryLock(LogPath(path), false) // who looks waits for it
+	if busy == nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, busy.Close()) }()
+	lock, err := lockAhead(path, false, openTimeout)
+	if lock == nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	saved, err := aheadOf(path)
-	if err == nil {
-		err = saved.replace(path, lock)
+	if err != nil {
+		return false, err
 	}
-	if err == nil {
-		err = stopLog(path)
+	if err := saved.replace(path, lock); err != nil {
+		return false, err
 	}
-	return errors.Join(err, lock.Close())
+	failpoint.Pass(failpoint.RecoverPlaced)
+	return true, stopLog(path)
 }
 
 // aheadOf is all that a log says that is ahead. Nothing may be missing: there is nothing
@@ -167,6 +182,7 @@ func (s *Saved) replace(path string, old *os.File) error {
 	}
 	err := s.Write(made)
 	if err == nil {
+		failpoint.Pass(failpoint.RecoverWritten)
 		if err := os.Rename(made, path); err != nil {
 			return err
 		}

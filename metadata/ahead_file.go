@@ -20,40 +20,58 @@ import (
 // lockPoll is how often somebody else's lock is looked at, as bbolt does.
 const lockPoll = 50 * time.Millisecond
 
-// lockAhead takes bbolt's lock of a store whose log is ahead: nobody has it open then. It
-// returns nil where the log is not ahead, or there is no metadata.db.
+// lockAhead takes bbolt's lock of a store whose log is ahead, shared for those who only
+// look: nobody has it open then. It returns nil where the log is not ahead, or there is no
+// metadata.db.
 //
-// ErrUnavailable: another process has it open.
-func lockAhead(path string, flags int, timeout time.Duration) (*os.File, error) {
-	for end := time.Now().Add(timeout); ; {
+// ErrUnavailable: another process has it open, or makes metadata.db of the log.
+func lockAhead(path string, shared bool, timeout time.Duration) (lock *os.File, err error) {
+	for end := time.Now().Add(timeout); ; time.Sleep(lockPoll) {
 		ahead, err := logIsAhead(path)
 		if !ahead || err != nil {
 			return nil, err
 		}
-		f, err := os.OpenFile(path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil && sameFile(f, path) {
-			return f, nil
-		}
-		if closeErr := f.Close(); closeErr != nil {
-			return nil, errors.Join(err, closeErr)
-		}
-		switch {
-		case err == nil, errors.Is(err, unix.EINTR): // it was replaced
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		case time.Now().After(end):
-			return nil, fmt.Errorf("%s is in use by another process: %w", path, errdefs.ErrUnavailable)
-		default:
-			time.Sleep(lockPoll)
+		lock, err := tryLock(path, shared)
+		if lock != nil || !errdefs.IsUnavailable(err) || time.Now().After(end) {
+			return lock, err
 		}
 	}
+}
+
+// tryLock takes the lock of a file, unless there is none.
+//
+// ErrUnavailable: somebody has it.
+func tryLock(path string, shared bool) (*os.File, error) {
+	flags, how := os.O_RDWR, unix.LOCK_EX
+	if shared {
+		flags, how = os.O_RDONLY, unix.LOCK_SH
+	}
+	f, err := os.OpenFile(path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+	switch {
+	case err == nil && sameFile(f, path):
+		return f, nil
+	case err == nil, errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, unix.EINTR):
+		err = fmt.Errorf("%s is in use by another process: %w", path, errdefs.ErrUnavailable)
+	default:
+		err = fmt.Errorf("lock %s: %w", path, err)
+	}
+	return nil, errors.Join(err, f.Close())
+}
+
+// isRecovering says whether somebody makes the store at path of its log at this moment.
+func isRecovering(path string) (bool, error) {
+	lock, err := tryLock(LogPath(path), true)
+	if lock == nil {
+		return errdefs.IsUnavailable(err), nil
+	}
+	return false, errors.Join(err, lock.Close())
 }
 
 // sameFile says whether f is still what is at path: who waited for a lock may have waited

@@ -160,7 +160,7 @@ func TestOpenStoreIsAheadForOthers(t *testing.T) {
 	if _, err := Inspect(s.Path()); !errdefs.IsUnavailable(err) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := lockAhead(s.Path(), os.O_RDWR, 0); !errdefs.IsUnavailable(err) {
+	if _, err := lockAhead(s.Path(), false, 0); !errdefs.IsUnavailable(err) {
 		t.Errorf("got %v", err)
 	}
 }

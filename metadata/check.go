@@ -5,7 +5,6 @@ package metadata
 import (
 	"errors"
 	"fmt"
-	"os"
 	"runtime/debug"
 	"time"
 
@@ -94,7 +93,7 @@ type Contents struct {
 // ErrFailedPrecondition: it is none of ours, or of a newer Strata. ErrUnavailable:
 // somebody has it open.
 func Inspect(path string) (c *Contents, err error) {
-	lock, err := lockAhead(path, os.O_RDONLY, checkTimeout)
+	lock, err := lockAhead(path, true, checkTimeout)
 	if err != nil {
 		return nil, err
 	}

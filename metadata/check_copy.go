@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
@@ -22,13 +23,13 @@ import (
 // Errors are those of Inspect, but for ErrUnavailable: somebody writes to the store
 // without a pause.
 func InspectCopy(ctx context.Context, path string) (c *Contents, err error) {
-	lock, err := lockAhead(path, os.O_RDONLY, 0)
+	lock, err := lockCopy(ctx, path)
+	if err != nil {
+		return nil, err
+	}
 	if lock != nil {
 		c, err := inspectAhead(path)
 		return c, errors.Join(err, lock.Close())
-	}
-	if err != nil && !errdefs.IsUnavailable(err) { // which says that it is open
-		return nil, err
 	}
 	db, err := boltcopy.Open(ctx, path)
 	if err != nil {
@@ -39,6 +40,26 @@ func InspectCopy(ctx context.Context, path string) (c *Contents, err error) {
 		return nil, err
 	}
 	return inspectDB(path, db)
+}
+
+// lockCopy locks a store that is to be read from its log. It returns nil where that is not
+// ahead, or ahead of what somebody has open: metadata.db is as good then.
+func lockCopy(ctx context.Context, path string) (*os.File, error) {
+	for end := time.Now().Add(openTimeout); ; time.Sleep(lockPoll) {
+		lock, err := lockAhead(path, true, 0)
+		if !errdefs.IsUnavailable(err) {
+			return lock, err
+		}
+		if recovering, err := isRecovering(path); !recovering || err != nil {
+			return nil, err
+		}
+		if time.Now().After(end) {
+			return nil, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // checkCopy is inspect for a store that is open.

@@ -54,7 +54,7 @@ func UsageFix(s Snapshot, usage snapshots.Usage) Fix {
 //
 // ErrUnavailable: somebody has. ErrResourceExhausted: there is no space.
 func ApplyFixes(path string, fixes []Fix) (err error) {
-	if err := recoverStore(path); err != nil {
+	if _, err := recoverStore(path); err != nil {
 		return err
 	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: checkTimeout, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})

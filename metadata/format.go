@@ -92,7 +92,7 @@ func (f Format) checkLog(path string) error {
 // ErrFailedPrecondition: a newer Strata wrote it. ErrDataLoss: it can't be read.
 // ErrUnavailable: another process holds it.
 func CheckFormat(path string) error {
-	lock, err := lockAhead(path, os.O_RDONLY, openTimeout)
+	lock, err := lockAhead(path, true, openTimeout)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/strata-snapshotter/strata/internal/failpoint"
 )
 
 // ErrInDoubt says that a transaction failed at its very last step, the sync of the page
@@ -71,6 +73,9 @@ func (ws *writers) logAndCommit(path string, tx *bolt.Tx, payload []byte) error 
 			ws.doubt = true
 			return errors.Join(err, fallErr, ws.guard(path, tx.Rollback))
 		}
+	}
+	if ws.log.isAhead() {
+		failpoint.Pass(failpoint.TransactionLogged)
 	}
 	ws.db.NoSync = ws.volatile || ws.log.isAhead()
 	return ws.guard(path, tx.Commit)

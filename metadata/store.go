@@ -58,6 +58,8 @@ type Store struct {
 	chains  chains
 	log     *recordLog
 	close   func() error
+
+	recovered bool
 }
 
 // Option changes how a store is opened.
@@ -98,7 +100,8 @@ func MustExist() Option { return func(o *options) { o.mustExist = true } }
 // not touched; a damaged one with ErrDataLoss; one that another process holds
 // with ErrUnavailable, after ten seconds.
 func Open(path string, opts ...Option) (*Store, error) {
-	if err := recoverStore(path); err != nil {
+	recovered, err := recoverStore(path)
+	if err != nil {
 		return nil, err
 	}
 	exists, err := inspect(path, openTimeout)
@@ -117,7 +120,7 @@ func Open(path string, opts ...Option) (*Store, error) {
 		return nil, openError(path, err)
 	}
 	db.AllocSize = growBy
-	s := &Store{path: path, db: db}
+	s := &Store{path: path, db: db, recovered: recovered}
 	s.writers.db, s.writers.volatile, s.writers.aheadAfter = db, o.bolt.NoSync, o.aheadAfter
 	s.close = sync.OnceValue(s.shutdown)
 	if !exists {
@@ -210,6 +213,10 @@ func (s *Store) shutdown() error {
 	}
 	return errors.Join(err, s.log.close(), s.db.Close())
 }
+
+// Recovered says whether metadata.db was made of its log when the store was opened: whoever
+// had it open before did not close it.
+func (s *Store) Recovered() bool { return s.recovered }
 
 // LogError says why there is no log to rebuild the store from, nil if there is one.
 // The store goes on without, and tries again.

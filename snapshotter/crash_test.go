@@ -40,6 +40,9 @@ func crashConfig(root, store string) Config {
 var afterCrash = map[failpoint.Point]failpoint.Point{
 	failpoint.LayerUnplace:  failpoint.LayerPlaced,
 	failpoint.LayerUnplaced: failpoint.LayerPlaced,
+
+	failpoint.RecoverWritten: failpoint.TransactionLogged,
+	failpoint.RecoverPlaced:  failpoint.TransactionLogged,
 }
 
 // TestCrashChild is the process that crashes.

@@ -120,6 +120,9 @@ func (s *Snapshotter) openMetadata(ctx context.Context) error {
 	if s.meta, err = metadata.Open(s.store.DatabasePath(), opts...); err != nil {
 		return err
 	}
+	if s.meta.Recovered() {
+		log.G(ctx).WithField("root", s.cfg.Root).Info("metadata.db was made of metadata.log: it was not closed")
+	}
 	if err := s.meta.LogError(); err != nil {
 		log.G(ctx).WithError(err).WithField("file", metadata.LogPath(s.store.DatabasePath())).Warn("metadata.db could not be rebuilt if it were lost now")
 	}

@@ -63,6 +63,13 @@ const (
 	RemoveRecorded  Point = "remove-recorded"
 )
 
+// Where metadata.log is ahead of metadata.db.
+const (
+	TransactionLogged Point = "transaction-logged" // metadata.db does not have it yet
+	RecoverWritten    Point = "recover-written"    // metadata.db.tmp is what the log says
+	RecoverPlaced     Point = "recover-placed"     // metadata.db is, and the log is still ahead
+)
+
 // Rebuilding metadata.db.
 const (
 	RebuildWrite  Point = "rebuild-write" // metadata.db.tmp
@@ -103,5 +110,6 @@ func Points() []Point {
 		PrepareRecord, PrepareRecorded, UseRecord, UseRecorded, AdoptRecord, AdoptRecorded, PromoteRecord, PromoteRecorded,
 		ExtractMounted, CommitReady, CommitAdopt, CommitAdopted, CommitUnstage, CommitUnstaged, CommitRecord, CommitRecorded,
 		RemoveRecord, RemoveRecorded,
+		TransactionLogged, RecoverWritten, RecoverPlaced,
 	}
 }
