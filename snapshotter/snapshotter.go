@@ -36,6 +36,7 @@ type Snapshotter struct {
 	keys      keyLocks // of keys whose directories are moved
 	uppers    keyLocks // of keys that layers are extracted into
 	answers   keyLocks // that patches are published with
+	patches   knownPatches
 	flights   flights
 	stores    *extstore.Set
 	unpacker  Unpacker
