@@ -84,37 +84,65 @@ func (b *opBench) atSize(ctx context.Context, size int) error {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	var runs [2][]*opRun
+	runs, err := b.inTurns(ctx, size)
+	if err != nil {
+		return err
+	}
+	b.reportSize(size, runs)
+	if b.o.durability == "none" {
+		return nil
+	}
+	theirs := b.stores[0]
+	theirs.syncs = true
+	defer func() { theirs.syncs = false }()
+	if runs, err = b.inTurns(ctx, size); err != nil {
+		return err
+	}
+	b.reportSynced(size, runs)
+	return nil
+}
+
+// inTurns measures both sides, one after the other, as often as there are pairs.
+func (b *opBench) inTurns(ctx context.Context, size int) (runs [2][]*opRun, err error) {
 	for range b.o.pairs {
 		for i, s := range b.stores {
 			run, err := s.operate(ctx, b.rounds, size)
 			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
+				return runs, fmt.Errorf("%s: %w", s.name, err)
 			}
 			runs[i] = append(runs[i], run)
 		}
 	}
-	b.reportSize(size, runs)
-	return nil
+	return runs, nil
 }
 
 func (b *opBench) reportSize(size int, runs [2][]*opRun) {
 	b.p99[size] = &[3][2]float64{}
 	for op, name := range operations {
-		var rate, p50, p99 [2][]float64
-		for i := range runs {
-			for _, run := range runs[i] {
-				rate[i] = append(rate[i], run.rate(op))
-				p50[i] = append(p50[i], run.quantile(op, 0.5))
-				p99[i] = append(p99[i], run.quantile(op, 0.99))
-			}
-			b.p99[size][op][i] = spreadOf(p99[i]).Median
+		for i, v := range b.reportOne(fmt.Sprintf("%s/%d", name, size), op, runs) {
+			b.p99[size][op][i] = spreadOf(v).Median
 		}
-		prefix := fmt.Sprintf("%s/%d", name, size)
-		b.report.add(figure{name: prefix, unit: perSecond, values: rate, goal: goal{ratioAtLeast, 2}})
-		b.report.add(figure{name: prefix + " p50", unit: "ms", values: p50})
-		b.report.add(figure{name: prefix + " p99", unit: "ms", values: p99})
 	}
+}
+
+// reportSynced is about Commit where both sides make the layer durable.
+func (b *opBench) reportSynced(size int, runs [2][]*opRun) {
+	b.reportOne(fmt.Sprintf("commit, both sync/%d", size), commitPhase, runs)
+}
+
+func (b *opBench) reportOne(name string, op int, runs [2][]*opRun) (p99 [2][]float64) {
+	var rate, p50 [2][]float64
+	for i := range runs {
+		for _, run := range runs[i] {
+			rate[i] = append(rate[i], run.rate(op))
+			p50[i] = append(p50[i], run.quantile(op, 0.5))
+			p99[i] = append(p99[i], run.quantile(op, 0.99))
+		}
+	}
+	b.report.add(figure{name: name, unit: perSecond, values: rate, goal: goal{ratioAtLeast, 2}})
+	b.report.add(figure{name: name + " p50", unit: "ms", values: p50})
+	b.report.add(figure{name: name + " p99", unit: "ms", values: p99})
+	return p99
 }
 
 // reportFlat compares the slowest calls with most snapshots with those with fewest.

@@ -9,11 +9,14 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // operations are measured one after the other: each in a phase of its own, so that its
 // rate is its own.
 var operations = []string{"prepare", "commit", "remove"}
+
+const commitPhase = 1
 
 // perPhase is how many of one operation the clients do before the next one's turn. It
 // adds little to the smallest number of snapshots.
@@ -64,12 +67,17 @@ func (s *opStore) round(ctx context.Context, run *opRun, filled int) error {
 			return err
 		},
 		func(ctx context.Context, i int) error {
+			if s.syncs {
+				if err := with(dirs[i], unix.Syncfs); err != nil {
+					return err
+				}
+			}
 			return s.Commit(ctx, made[i].name(), made[i].key(), made[i].labels())
 		},
 		func(ctx context.Context, i int) error { return s.Remove(ctx, made[i].name()) },
 	}
 	for op, do := range phases {
-		if operations[op] == "commit" {
+		if op == commitPhase {
 			for _, dir := range dirs {
 				if err := putFile(dir); err != nil {
 					return err

@@ -25,6 +25,9 @@ type opStore struct {
 	snapshots.Snapshotter
 	conn   *grpc.ClientConn
 	serial int // of the next snapshot to be measured
+	// syncs: a layer's file system is synced before it is committed, as containerd's differ
+	// does with sync_fs. Its snapshotter never does.
+	syncs bool
 }
 
 // removal is whether Remove waits for files to be deleted.
