@@ -130,7 +130,7 @@ func recoverStore(path string) (recovered bool, err error) {
 	if ahead, err := logIsAhead(path); !ahead || err != nil {
 		return false, err
 	}
-	busy, err := tryLock(LogPath(path), false) // who looks waits for it
+	busy, err := lockLog(path, openTimeout)
 	if busy == nil {
 		return false, err
 	}

@@ -38,6 +38,17 @@ func lockAhead(path string, shared bool, timeout time.Duration) (lock *os.File, 
 	}
 }
 
+// lockLog keeps those who look at a store from taking it for one that somebody has open,
+// while metadata.db is made of its log. It returns nil where there is none.
+func lockLog(path string, timeout time.Duration) (*os.File, error) {
+	for end := time.Now().Add(timeout); ; time.Sleep(lockPoll) {
+		lock, err := tryLock(LogPath(path), false)
+		if !errdefs.IsUnavailable(err) || time.Now().After(end) {
+			return lock, err
+		}
+	}
+}
+
 // tryLock takes the lock of a file, unless there is none.
 //
 // ErrUnavailable: somebody has it.

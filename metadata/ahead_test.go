@@ -429,6 +429,38 @@ func TestRenewalWhileAhead(t *testing.T) {
 	closeStore(t, s)
 }
 
+// Whoever looks while a store is opened that was not closed sees all of it, and keeps nobody
+// from opening it.
+func TestLookingWhileItIsRecovered(t *testing.T) {
+	for range 5 {
+		path := aheadCopy(t, "a", "b")
+		done := make(chan error, 4)
+		for range cap(done) {
+			go func() {
+				var err error
+				for range 20 {
+					c, inspectErr := InspectCopy(context.Background(), path)
+					if inspectErr == nil && len(c.Snapshots) != 3 {
+						inspectErr = fmt.Errorf("%d snapshots", len(c.Snapshots))
+					}
+					err = errors.Join(err, inspectErr)
+				}
+				done <- err
+			}()
+		}
+		s, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range cap(done) {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		closeStore(t, s)
+	}
+}
+
 func TestMarkIsWrittenOnce(t *testing.T) {
 	s := openAhead(t, t.TempDir())
 	defer closeStore(t, s)
