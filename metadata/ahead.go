@@ -92,10 +92,14 @@ func (l *recordLog) endLead(state byte) error {
 		return err
 	}
 	if l.before != nil {
-		if err := errors.Join(writeHeader(l.before, stateStopped, l.salt), l.before.Close()); err != nil {
+		if err := writeHeader(l.before, stateStopped, l.salt); err != nil {
 			return err
 		}
+		before := l.before
 		l.before = nil
+		if err := before.Close(); err != nil {
+			return err
+		}
 	}
 	if err := writeHeader(l.f, state, l.salt); err != nil {
 		return err
@@ -119,7 +123,10 @@ func (s *Store) standAlone() error {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	s.log.closed = true
-	return errors.Join(s.log.endLead(stateComplete), tx.Rollback())
+	if s.log.ahead { // not if it failed meanwhile
+		err = s.log.endLead(stateComplete)
+	}
+	return errors.Join(err, tx.Rollback())
 }
 
 // recoverStore makes metadata.db at path of the log, if that is ahead. It can be done
@@ -207,16 +214,14 @@ func inspectAhead(path string) (c *Contents, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
-	memory := os.NewFile(uintptr(fd), path)
-	defer func() { err = errors.Join(err, memory.Close()) }()
-	if err := saved.write(path, func() (*os.File, error) { return dup(memory) }); err != nil {
-		return nil, err
-	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, OpenFile: opened(func() (*os.File, error) { return dup(memory) })})
+	db, err := openNew(path, func() (*os.File, error) { return os.NewFile(uintptr(fd), path), nil })
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := saved.fill(path, db); err != nil {
+		return nil, err
+	}
 	if c, err = inspectDB(path, db); err == nil {
 		c.last = 0 // of no transaction that the log knows
 	}
@@ -229,9 +234,4 @@ func dup(f *os.File) (*os.File, error) {
 		return nil, fmt.Errorf("dup: %w", err)
 	}
 	return os.NewFile(uintptr(fd), f.Name()), nil
-}
-
-// opened is for bolt.Options.
-func opened(file func() (*os.File, error)) func(string, int, os.FileMode) (*os.File, error) {
-	return func(string, int, os.FileMode) (*os.File, error) { return file() }
 }

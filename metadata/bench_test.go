@@ -88,3 +88,27 @@ func BenchmarkStore(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRecover is how long it takes to open a store that was not closed, and whose log
+// is ahead.
+func BenchmarkRecover(b *testing.B) {
+	for _, count := range []int{1000, 100_000} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			s := openAhead(b, b.TempDir())
+			defer closeStore(b, s)
+			fillStore(b, s, count)
+			for b.Loop() {
+				b.StopTimer()
+				path := crashed(b, s)
+				b.StartTimer()
+				c, err := Open(path)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				closeStore(b, c)
+				b.StartTimer()
+			}
+		})
+	}
+}

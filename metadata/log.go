@@ -173,14 +173,26 @@ func (l *recordLog) grow(end int64) error {
 	return nil
 }
 
+// forget keeps the frame of a transaction that was not committed out of the log that is
+// being made.
+func (l *recordLog) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropTail()
+}
+
+func (l *recordLog) dropTail() {
+	if len(l.tail) > 0 {
+		l.tail = l.tail[:len(l.tail)-1]
+	}
+}
+
 // void takes the last frame back: its transaction was not committed. It fails only where
 // the log is ahead: then the frame may still be there.
 func (l *recordLog) void() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.renewing && len(l.tail) > 0 {
-		l.tail = l.tail[:len(l.tail)-1]
-	}
+	l.dropTail()
 	if l.f == nil || l.stopped != nil {
 		return nil
 	}

@@ -118,16 +118,34 @@ func (s *Saved) Write(path string) error {
 // is committed; until then they only grow, and each entry moves those behind it.
 const writePiece = 4000
 
-// write is Write to a file that is empty.
-func (s *Saved) write(path string, file func() (*os.File, error)) (err error) {
+// openNew opens a file that is empty, which bbolt closes. Nothing in it is synced.
+func openNew(path string, file func() (*os.File, error)) (*bolt.DB, error) {
 	o := defaultOptions()
-	o.bolt.OpenFile, o.bolt.NoSync = opened(file), true
+	o.bolt.NoSync = true
+	o.bolt.OpenFile = func(string, int, os.FileMode) (*os.File, error) { return file() }
 	db, err := openBolt(path, &o.bolt)
 	if err != nil {
-		return openError(path, err)
+		return nil, openError(path, err)
 	}
 	db.AllocSize = growBy
+	return db, nil
+}
+
+// write is Write to a file that is empty.
+func (s *Saved) write(path string, file func() (*os.File, error)) (err error) {
+	db, err := openNew(path, file)
+	if err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := s.fill(path, db); err != nil {
+		return err
+	}
+	return writeError(path, db.Sync())
+}
+
+// fill writes all that was saved, and syncs nothing.
+func (s *Saved) fill(path string, db *bolt.DB) error {
 	if err := createBuckets(path, db); err != nil {
 		return err
 	}
@@ -145,7 +163,7 @@ func (s *Saved) write(path string, file func() (*os.File, error)) (err error) {
 			return writeError(path, err)
 		}
 	}
-	return writeError(path, db.Sync())
+	return nil
 }
 
 // steps write all that was saved.

@@ -71,6 +71,7 @@ func (ws *writers) logAndCommit(path string, tx *bolt.Tx, payload []byte) error 
 	if err := ws.log.append(uint64(tx.ID()), payload); err != nil {
 		if fallErr := ws.log.fallBack(err); fallErr != nil {
 			ws.doubt = true
+			ws.log.forget()
 			return errors.Join(err, fallErr, ws.guard(path, tx.Rollback))
 		}
 	}
@@ -92,7 +93,6 @@ func (ws *writers) committed() {
 	if !ws.mark {
 		return
 	}
-	ws.since = 0
 	if err := ws.log.lead(); err != nil {
 		ws.doubt = ws.log.fallBack(err) != nil
 	}

@@ -208,7 +208,7 @@ func (s *Store) shutdown() error {
 		return errors.Join(err, s.log.close()) // closing the file would wait for bbolt's lock
 	}
 	err = errors.Join(err, s.standAlone())
-	if s.db.NoSync {
+	if s.writers.volatile {
 		err = errors.Join(err, s.db.Sync())
 	}
 	return errors.Join(err, s.log.close(), s.db.Close())

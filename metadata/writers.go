@@ -46,7 +46,7 @@ type writers struct {
 	// The log is ahead after so many transactions: see ahead.go.
 	aheadAfter int
 	volatile   bool // nothing is synced, and the log is never ahead
-	since      int  // the leader's: transactions since the log went ahead
+	since      int  // the leader's: transactions since the store was opened
 	mark       bool // the leader's: whether metadata.db says, after this transaction, that the log may be ahead
 	marked     bool // the leader's: whether it says so now
 	mu         sync.Mutex

@@ -87,7 +87,8 @@ func (s *Snapshotter) patchNumber(ctx context.Context, diffID, answer digest.Dig
 		return 0, err
 	}
 	s.patches.learn(diffID, all)
-	return all[answer], nil
+	n, _ := s.patches.get(diffID, answer)
+	return n, nil
 }
 
 // readPatches reads the answers of all patches on layer n.
