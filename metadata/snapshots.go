@@ -66,6 +66,8 @@ type Removed struct {
 	// Layers lost their last reference and are no longer in the store. Their
 	// directories are to be deleted once the transaction is committed.
 	Layers []uint64
+	// Labels are those that the snapshot had.
+	Labels map[string]string
 }
 
 // Get returns the snapshot called name. ErrNotFound if there is none.
@@ -261,7 +263,7 @@ func (tx *Tx) Remove(name string) (Removed, error) {
 	if err := tx.erase(n, r); err != nil {
 		return Removed{}, err
 	}
-	removed := Removed{Number: n, Kind: r.kind}
+	removed := Removed{Number: n, Kind: r.kind, Labels: r.labels}
 	for _, layer := range []uint64{r.layer, r.patch} {
 		freed, err := tx.unrefer(layer, n)
 		if err != nil {

@@ -63,7 +63,7 @@ func (st *Stage) MayAdopt() bool {
 	if !st.shares() {
 		return false
 	}
-	if _, ok := st.s.flights.holder(st.blob.Digest); ok {
+	if _, ok := st.s.flights.holder(st.blob.Digest); ok || st.s.ahead.has(st.blob.Digest) {
 		return true
 	}
 	return st.s.meta.View(func(tx *metadata.Tx) error {
@@ -83,30 +83,14 @@ func (st *Stage) Adopt(ctx context.Context) (archive.Result, bool, error) {
 	if !st.shares() {
 		return archive.Result{}, false, nil
 	}
-	layer, err := s.adoptable(ctx, st)
+	f, err := s.adoptable(ctx, st)
 	if errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) {
 		return archive.Result{}, false, nil
 	}
 	if err != nil {
 		return archive.Result{}, false, err
 	}
-	m, err := s.store.ReadManifest(layer.Number)
-	if err != nil {
-		return archive.Result{}, false, err
-	}
-	result := archive.Result{DiffID: layer.DiffID, Size: m.Size, Bytes: m.Bytes, Inodes: m.Inodes, Empty: m.Empty, OpaqueRoot: m.OpaqueRoot}
-	// For the case that its chain asks for it to be extracted after all.
-	if len(m.Needs) > 0 {
-		sealed := seal{DiffID: layer.DiffID, Blob: st.blob, Size: m.Size}
-		if err := s.store.WriteSeal(st.active.Number, &sealed); err != nil {
-			return archive.Result{}, false, err
-		}
-	}
-	if err := failpoint.Hit(failpoint.AdoptRecord); err != nil {
-		return archive.Result{}, false, err
-	}
-	err = s.meta.Update(ctx, func(tx *metadata.Tx) error { return tx.Adopt(st.active.Number, layer) })
-	failpoint.Pass(failpoint.AdoptRecorded)
+	result, err := s.adopt(ctx, st, f)
 	if errdefs.IsUnavailable(err) {
 		return archive.Result{}, false, s.store.DropSeal(st.active.Number) // it was removed this moment
 	}
@@ -114,9 +98,34 @@ func (st *Stage) Adopt(ctx context.Context) (archive.Result, bool, error) {
 		return archive.Result{}, false, err
 	}
 	st.sealed = true
-	s.counts.adopted.Add(1)
-	log.G(ctx).WithField("diffID", layer.DiffID).WithField("layer", layer.Number).Debug("a layer that is here already is not extracted again")
+	s.countUse(f, &s.counts.adopted)
+	log.G(ctx).WithField("diffID", f.layer.DiffID).WithField("layer", f.layer.Number).Debug("a layer that is here already is not extracted again")
 	return result, true, nil
+}
+
+// adopt stages a snapshot on a layer. ErrUnavailable: the layer is gone.
+func (s *Snapshotter) adopt(ctx context.Context, st *Stage, f found) (archive.Result, error) {
+	m, err := s.store.ReadManifest(f.layer.Number)
+	if err != nil {
+		s.drop(ctx, f)
+		return archive.Result{}, err
+	}
+	result := archive.Result{DiffID: f.layer.DiffID, Size: m.Size, Bytes: m.Bytes, Inodes: m.Inodes, Empty: m.Empty, OpaqueRoot: m.OpaqueRoot}
+	// For the case that its chain asks for it to be extracted after all.
+	if len(m.Needs) > 0 {
+		sealed := seal{DiffID: f.layer.DiffID, Blob: st.blob, Size: m.Size}
+		if err := s.store.WriteSeal(st.active.Number, &sealed); err != nil {
+			s.drop(ctx, f)
+			return archive.Result{}, err
+		}
+	}
+	if err := failpoint.Hit(failpoint.AdoptRecord); err != nil {
+		s.drop(ctx, f)
+		return archive.Result{}, err
+	}
+	err = s.use(ctx, f, func(tx *metadata.Tx, layer metadata.Layer) error { return tx.Adopt(st.active.Number, layer) })
+	failpoint.Pass(failpoint.AdoptRecorded)
+	return result, err
 }
 
 // shares says whether what is extracted into the snapshot may serve others, and the
@@ -128,14 +137,21 @@ func (st *Stage) shares() bool {
 // adoptable is the layer of a stage's blob, if its snapshot can have it.
 //
 // ErrNotFound, ErrUnavailable: it has to be extracted.
-func (s *Snapshotter) adoptable(ctx context.Context, st *Stage) (layer metadata.Layer, err error) {
+func (s *Snapshotter) adoptable(ctx context.Context, st *Stage) (f found, err error) {
 	if err := s.checkOwnRoot(st.active); err != nil {
-		return layer, err
+		return f, err
 	}
-	if layer, err = s.layerOfBlob(ctx, st.blob.Digest); err == nil {
-		err = s.store.CheckLayer(layer.Number)
+	f.end = func() {}
+	if f.layer, err = s.layerOfBlob(ctx, st.blob.Digest); err == nil {
+		return f, s.store.CheckLayer(f.layer.Number)
 	}
-	return layer, err
+	if !errdefs.IsNotFound(err) {
+		return f, err
+	}
+	if f, ok := foundAhead(s.ahead.take(ctx, func(e *aheadEntry) bool { return e.Blob.Digest == st.blob.Digest })); ok {
+		return f, nil
+	}
+	return f, err
 }
 
 // checkOwnRoot fails with ErrNotFound if the root directory of a snapshot looks as that

@@ -94,6 +94,9 @@ type Config struct {
 	// read-only mounts of an extraction mean that there is nothing to extract
 	// (2.4 and later). Nil means no.
 	Staging func(context.Context) bool
+	// UnpackAhead is how many layers are extracted at once before they are asked for
+	// (Ahead), while one is that was. 0 is none.
+	UnpackAhead int
 	// AdditionalStores are absolute paths of read-only stores (package extstore) that
 	// layers are looked for in, in order. They need not exist.
 	AdditionalStores []string
@@ -120,6 +123,9 @@ func (c *Config) validate() error {
 	c.Root = filepath.Clean(c.Root)
 	if err := c.validateOwnership(); err != nil {
 		return err
+	}
+	if c.UnpackAhead < 0 {
+		return fmt.Errorf("unpack ahead %d: must be 0 or more: %w", c.UnpackAhead, errdefs.ErrInvalidArgument)
 	}
 	switch c.Durability {
 	case "":

@@ -19,12 +19,14 @@ import (
 	"github.com/strata-snapshotter/strata/metadata"
 )
 
-// found is a layer that a snapshot can have without extraction: one of this store, or
-// one of an additional store that is mounted here but not recorded yet.
+// found is a layer that a snapshot can have without extraction: one of this store, or one
+// that is in its place but not recorded yet, since it is of an additional store, or was
+// extracted before anybody asked for it.
 type found struct {
-	layer    metadata.Layer
-	external bool // to be recorded with its first snapshot
-	end      func()
+	layer metadata.Layer
+	fresh bool        // to be recorded with its first snapshot
+	ahead *aheadEntry // where it comes from, if it was extracted ahead
+	end   func()
 }
 
 // openStores opens the additional stores.
@@ -36,8 +38,9 @@ func (s *Snapshotter) openStores(ctx context.Context) (err error) {
 	return err
 }
 
-// find looks for the layer with a diffID that a caller in a namespace may have: here,
-// and then in the additional stores, which are there for everybody.
+// find looks for the layer with a diffID that a caller in a namespace may have: here, among
+// those that were extracted ahead, and then in the additional stores, which are there for
+// everybody.
 func (s *Snapshotter) find(ctx context.Context, ns string, diffID digest.Digest) (found, error) {
 	var layer metadata.Layer
 	err := s.meta.View(func(tx *metadata.Tx) (err error) {
@@ -46,6 +49,9 @@ func (s *Snapshotter) find(ctx context.Context, ns string, diffID digest.Digest)
 	})
 	if !errdefs.IsNotFound(err) {
 		return found{layer: layer, end: func() {}}, err
+	}
+	if f, ok := s.findAhead(ctx, ns, diffID); ok {
+		return f, nil
 	}
 	defer step.Enter(ctx, step.Stores)()
 	ext, extErr := s.stores.Lookup(ctx, diffID)
@@ -101,7 +107,7 @@ func (s *Snapshotter) bring(ctx context.Context, ext *extstore.Layer) (f found, 
 		}
 		return f, err
 	}
-	f = found{layer: layerRecord(n, content), external: true, end: end}
+	f = found{layer: layerRecord(n, content), fresh: true, end: end}
 	f.layer.Usage = snapshots.Usage{} // it takes nothing of this disk
 	return f, nil
 }
@@ -111,20 +117,31 @@ func (s *Snapshotter) bring(ctx context.Context, ext *extstore.Layer) (f found, 
 func (s *Snapshotter) use(ctx context.Context, f found, fn func(*metadata.Tx, metadata.Layer) error) error {
 	defer f.end()
 	used := f.layer
+	if f.ahead != nil {
+		if err := s.ahead.sync(f.ahead, s.store.SyncLayers); err != nil {
+			s.trashLayers(ctx, []uint64{f.layer.Number})
+			return err
+		}
+	}
 	err := s.meta.Update(ctx, func(tx *metadata.Tx) (err error) {
 		if err := failpoint.Hit(failpoint.UseRecord); err != nil {
 			return err
 		}
 		used = f.layer
-		if f.external {
+		if f.fresh {
 			if used, err = tx.AddLayer(f.layer); err != nil {
+				return err
+			}
+		}
+		if f.ahead != nil {
+			if err := tx.BindBlob(f.ahead.Blob.Digest, f.layer.DiffID); err != nil {
 				return err
 			}
 		}
 		return fn(tx, used)
 	})
 	failpoint.Pass(failpoint.UseRecorded)
-	if f.external && !inDoubt(err) && (err != nil || used.Number != f.layer.Number) {
+	if f.fresh && !inDoubt(err) && (err != nil || used.Number != f.layer.Number) {
 		s.trashLayers(ctx, []uint64{f.layer.Number})
 	}
 	return err
@@ -132,7 +149,10 @@ func (s *Snapshotter) use(ctx context.Context, f found, fn func(*metadata.Tx, me
 
 // drop ends the use of a layer that was found and not needed.
 func (s *Snapshotter) drop(ctx context.Context, f found) {
-	if f.external {
+	if f.ahead != nil && s.ahead.putBack(f.ahead) {
+		return
+	}
+	if f.fresh {
 		s.trashLayers(ctx, []uint64{f.layer.Number})
 	}
 	f.end()

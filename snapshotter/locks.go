@@ -23,7 +23,32 @@ type keyLock struct {
 
 // lock waits for key, or for the end of ctx.
 func (l *keyLocks) lock(ctx context.Context, key string) (unlock func(), err error) {
+	k := l.join(key)
+	defer step.Enter(ctx, step.Wait)()
+	select {
+	case <-k.free:
+		return func() { k.free <- struct{}{}; l.leave(key, k) }, nil
+	case <-ctx.Done():
+		l.leave(key, k)
+		return nil, ctx.Err()
+	}
+}
+
+// tryLock does not wait: it says no if somebody has the key.
+func (l *keyLocks) tryLock(key string) (unlock func(), ok bool) {
+	k := l.join(key)
+	select {
+	case <-k.free:
+		return func() { k.free <- struct{}{}; l.leave(key, k) }, true
+	default:
+		l.leave(key, k)
+		return nil, false
+	}
+}
+
+func (l *keyLocks) join(key string) *keyLock {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.held == nil {
 		l.held = map[string]*keyLock{}
 	}
@@ -34,15 +59,7 @@ func (l *keyLocks) lock(ctx context.Context, key string) (unlock func(), err err
 		l.held[key] = k
 	}
 	k.users++
-	l.mu.Unlock()
-	defer step.Enter(ctx, step.Wait)()
-	select {
-	case <-k.free:
-		return func() { k.free <- struct{}{}; l.leave(key, k) }, nil
-	case <-ctx.Done():
-		l.leave(key, k)
-		return nil, ctx.Err()
-	}
+	return k
 }
 
 func (l *keyLocks) leave(key string, k *keyLock) {

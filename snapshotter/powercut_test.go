@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 
 	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
@@ -43,6 +44,55 @@ func TestCommittedLayersSurviveAPowerCut(t *testing.T) {
 					}
 				}
 				checkIndexes(t, s, 2) // foreign has none
+			})
+		}
+	}
+}
+
+// Layers that were extracted ahead are whole after a power cut from when Prepare said that
+// they are there. Those that nobody asked for leave nothing.
+func TestLayersAheadSurviveAPowerCut(t *testing.T) {
+	for _, fstype := range []string{"ext4", "xfs"} {
+		for _, files := range []int{1, 40, 700} {
+			t.Run(fmt.Sprint(fstype, " ", files, " files"), func(t *testing.T) {
+				testutil.RequireRoot(t)
+				dir := testutil.LoopFS(t, fstype, 400)
+				root := filepath.Join(dir, "root")
+				fscktest.AtEnd(t, root)
+				s, err := New(ctx, Config{Root: root, UnpackAhead: 1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				l := layers{}
+				names := []string{"default/1/extract-a", "default/2/extract-b", "default/3/extract-c"}
+				var all []AheadLayer
+				for i := range names {
+					desc := l.add(t, append(manyFiles(files), file(fmt.Sprint(i)))...)
+					next := AheadLayer{Namespace: "default", Blob: desc, DiffID: desc.Digest, ChainID: desc.Digest}
+					if err := s.Ahead(ctx, next, l.extractAlone(desc)); err != nil {
+						t.Fatal(err)
+					}
+					all = append(all, next)
+				}
+				for i, name := range names[:2] { // one wait for both
+					ref := all[i].ChainID.String()
+					if _, err := s.Prepare(ctx, name, "", labels(snapshots.LabelSnapshotRef, ref)); !errdefs.IsAlreadyExists(err) {
+						t.Fatalf("got %v", err)
+					}
+				}
+				want := layerTrees(t, s, names[:2]...)
+				testutil.CutPower(t, dir, func() { _ = s.Close() }) // its disk is gone
+				s = openRoot(t, root)
+				defer closeRoot(t, s)
+				for name, tree := range layerTrees(t, s, names[:2]...) {
+					if len(tree) < files || !maps.Equal(tree, want[name]) {
+						t.Errorf("layer of %q has %d entries after the cut, %d before, or they differ", name, len(tree), len(want[name]))
+					}
+				}
+				checkIndexes(t, s, 2)
+				if n := layerDirs(t, s); n != 2 {
+					t.Errorf("%d layers, want 2", n)
+				}
 			})
 		}
 	}

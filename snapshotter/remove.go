@@ -37,6 +37,9 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	}
 	failpoint.Pass(failpoint.RemoveRecorded)
 	s.flights.forget(removed.Number)
+	if removed.Kind == snapshots.KindActive {
+		s.ahead.gone(namespaceOf(ctx, key), removed.Labels[snapshots.LabelSnapshotRef])
+	}
 	// The snapshot is gone. What fails from here on is space that Cleanup gives
 	// back, and no reason to tell the caller that it is still there.
 	if err := s.trash(ctx, removed); err != nil {

@@ -66,12 +66,16 @@ func (s *Snapshotter) reuse(ctx context.Context, info snapshots.Info) ([]mount.M
 	return mounts, err
 }
 
-// claimOf reads the labels. Clients that don't know the diffID yet, as those of
-// containerd 1.7, say which blob it is, and whoever extracted that told us the diffID.
+// claimOf reads the labels. Clients that don't tell the diffID, as those of containerd
+// before 2.4, name the chain that it ends, and the CRI plugin's the blob. Whoever extracted
+// the layer ahead, or the blob before, told us the diffID.
 func (s *Snapshotter) claimOf(ctx context.Context, info snapshots.Info) (c claim, ok bool, err error) {
 	c = claim{ref: info.Labels[snapshots.LabelSnapshotRef], diffID: digest.Digest(info.Labels[snapshots.LabelSnapshotDiffID])}
 	if c.ref == "" {
 		return c, false, nil
+	}
+	if ahead, ok := s.ahead.diffIDOf(c.ref); ok && c.diffID == "" {
+		c.diffID = ahead
 	}
 	if blob := digest.Digest(info.Labels[blobLabel]); c.diffID == "" && blob.Validate() == nil {
 		err = s.meta.View(func(tx *metadata.Tx) (err error) {
@@ -151,7 +155,7 @@ func (s *Snapshotter) share(ctx context.Context, info snapshots.Info, c claim) e
 	if err := s.recordShared(ctx, info, c, base, f, patch); err != nil {
 		return s.dropPatch(ctx, patch, err)
 	}
-	s.counts.shared.Add(1)
+	s.countUse(f, &s.counts.shared)
 	log.G(ctx).WithField("diffID", c.diffID).WithField("layer", f.layer.Number).Debug("a layer that is here already serves one chain more")
 	return alreadyShared(c)
 }
@@ -272,7 +276,7 @@ func (s *Snapshotter) stageShared(ctx context.Context, info snapshots.Info, c cl
 	if err != nil {
 		return nil, err
 	}
-	s.counts.staged.Add(1)
+	s.countUse(f, &s.counts.staged)
 	return s.stagedMounts(info.Name, staged)
 }
 

@@ -19,7 +19,7 @@ import (
 // Many clients pull, view and remove images of few layers, so that all they do meets: the
 // store is in order at the end, and what is left shows what it should.
 func TestSharingUnderLoad(t *testing.T) {
-	s, l := openSharing(t, Config{Durability: DurabilityNone})
+	s, l := openAhead(t, Config{Durability: DurabilityNone})
 	const clients, rounds = 6, 20
 	stop := make(chan struct{})
 	var sweeper, wg sync.WaitGroup
@@ -46,6 +46,7 @@ func TestSharingUnderLoad(t *testing.T) {
 	wg.Wait()
 	close(stop)
 	sweeper.Wait()
+	s.dropAhead(ctx, s.ahead.close())
 	checkStore(t, s)
 	checkImages(t, s, l)
 	s = reopen(t, s)
@@ -62,6 +63,12 @@ func client(t *testing.T, s *Snapshotter, l library, r *rand.Rand) {
 	image := make([]int, 1+r.IntN(4))
 	for i := range image {
 		image[i] = r.IntN(len(pieces))
+	}
+	if r.IntN(2) == 0 {
+		next := l.upcoming(image...)
+		if err := s.Ahead(ctx, next, l.extractAlone(next.Blob)); err != nil {
+			t.Errorf("ahead %v: %v", image, err)
+		}
 	}
 	made, err := l.pull(t, s, image, way(r.IntN(int(ways))))
 	if err == nil {

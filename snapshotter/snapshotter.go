@@ -38,6 +38,7 @@ type Snapshotter struct {
 	answers   keyLocks // that patches are published with
 	patches   knownPatches
 	flights   flights
+	ahead     *ahead
 	stores    *extstore.Set
 	unpacker  Unpacker
 	counts    counts
@@ -76,6 +77,7 @@ func New(ctx context.Context, cfg Config) (_ *Snapshotter, err error) {
 		return nil, adviseRebuild(cfg.Root, err)
 	}
 	s := &Snapshotter{cfg: cfg, store: store, placed: metadata.NewBarrier(store.SyncLayers)}
+	s.ahead = newAhead(cfg.UnpackAhead, func(left []*aheadEntry) { s.dropAhead(context.Background(), left) })
 	s.close = sync.OnceValue(s.shutdown)
 	defer func() {
 		if err != nil {
@@ -200,6 +202,7 @@ func (s *Snapshotter) Close() error { return s.close() }
 
 func (s *Snapshotter) shutdown() error {
 	var err error
+	s.dropAhead(context.Background(), s.ahead.close())
 	if s.meta != nil {
 		err = s.meta.Close()
 	}

@@ -59,6 +59,7 @@ type Stage struct {
 	active metadata.Snapshot
 	dir    *os.File
 	unlock func()
+	leave  func()       // no longer counts among the extractions under way
 	sealed bool         // Commit finds what it needs
 	landed bool         // others can have the layer
 	early  func() error // ends writing the content to the disk while there is more
@@ -81,7 +82,7 @@ func (s *Snapshotter) Stage(ctx context.Context, mounts []mount.Mount, blob ocis
 	if err != nil {
 		return nil, err
 	}
-	st := &Stage{s: s, blob: blob, active: active}
+	st := &Stage{s: s, blob: blob, active: active, leave: func() {}}
 	if err := st.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -89,6 +90,7 @@ func (s *Snapshotter) Stage(ctx context.Context, mounts []mount.Mount, blob ocis
 		st.unlock()
 		return nil, err
 	}
+	st.leave = s.ahead.enter()
 	st.early = s.store.WriteEarly(st.dir)
 	st.index = s.store.IndexSnapshot(n)
 	st.writer = layerindex.NewWriter(st.index)
@@ -192,10 +194,8 @@ func (s *Snapshotter) archiveOptions() archive.Options {
 // snapshot has a parent, what the layer needs of those below is seen to now, while
 // the blob is at hand; otherwise Commit does it. The content is made durable.
 func (st *Stage) Seal(ctx context.Context, desc ocispec.Descriptor, result archive.Result) error {
-	sealed := &seal{
-		DiffID: result.DiffID, Blob: desc, Size: result.Size, Bytes: result.Bytes, Inodes: result.Inodes,
-		Empty: result.Empty, OpaqueRoot: result.OpaqueRoot, Needs: result.Needs, Indexed: result.Indexed,
-	}
+	st.leave() // from now on it waits for the disk
+	sealed := sealOf(desc, result)
 	if err := errors.Join(st.early(), st.index.Close()); err != nil {
 		return err
 	}
@@ -218,9 +218,24 @@ func (st *Stage) Seal(ctx context.Context, desc ocispec.Descriptor, result archi
 	return nil
 }
 
-// finishSeal measures what was not counted, and indexes what was not recorded, syncs, and
-// writes the seal. What can't be extracted yet has no index.
+func sealOf(blob ocispec.Descriptor, result archive.Result) *seal {
+	return &seal{
+		DiffID: result.DiffID, Blob: blob, Size: result.Size, Bytes: result.Bytes, Inodes: result.Inodes,
+		Empty: result.Empty, OpaqueRoot: result.OpaqueRoot, Needs: result.Needs, Indexed: result.Indexed,
+	}
+}
+
+// finishSeal finishes an extraction and writes the seal.
 func (s *Snapshotter) finishSeal(ctx context.Context, n uint64, sealed *seal) error {
+	if err := s.finishExtraction(ctx, n, sealed); err != nil {
+		return err
+	}
+	return s.store.WriteSeal(n, sealed)
+}
+
+// finishExtraction measures what was not counted, indexes what was not recorded, and syncs.
+// What can't be extracted yet has no index.
+func (s *Snapshotter) finishExtraction(ctx context.Context, n uint64, sealed *seal) error {
 	if sealed.Bytes < 0 {
 		c, err := s.store.Measure(ctx, n)
 		if err != nil {
@@ -234,15 +249,13 @@ func (s *Snapshotter) finishSeal(ctx context.Context, n uint64, sealed *seal) er
 		}
 		sealed.Indexed = true
 	}
-	if err := s.store.SyncSnapshot(ctx, n, sealed.Inodes); err != nil {
-		return err
-	}
-	return s.store.WriteSeal(n, sealed)
+	return s.store.SyncSnapshot(ctx, n, sealed.Inodes)
 }
 
 // Release ends the use of the directory. What a failure left in it is removed.
 func (st *Stage) Release() error {
 	defer st.unlock()
+	defer st.leave()
 	err := errors.Join(st.early(), st.index.Close(), st.dir.Close())
 	if st.landed && st.shares() {
 		st.s.flights.landed(st.blob.Digest, st.active.Number)
