@@ -50,6 +50,9 @@ type Config struct {
 	IDMappedMounts string `toml:"idmapped_mounts"`
 	// Sharing is "all", "namespace" or "off", see config.Snapshotter.
 	Sharing string `toml:"sharing"`
+	// UnpackAhead is how many of an image's next layers are unpacked at once while
+	// one is that was asked for.
+	UnpackAhead int `toml:"unpack_ahead"`
 	// AdditionalStores are absolute paths of read-only layer stores, in order.
 	AdditionalStores []string `toml:"additional_stores"`
 	// Verify is "full", "metadata" or "none", see config.Snapshotter.
@@ -92,6 +95,7 @@ func defaultConfig() *Config {
 		Durability:       options.Durability,
 		IDMappedMounts:   options.IDMappedMounts,
 		Sharing:          options.Sharing,
+		UnpackAhead:      options.UnpackAhead,
 		AdditionalStores: options.AdditionalStores,
 		Verify:           options.Verify,
 		Ownership:        options.Ownership,
@@ -134,6 +138,7 @@ func (c *Config) options() config.Snapshotter {
 		MountProgram:     c.MountProgram,
 		Durability:       c.Durability,
 		Sharing:          c.Sharing,
+		UnpackAhead:      c.UnpackAhead,
 		AdditionalStores: c.AdditionalStores,
 		Verify:           c.Verify,
 		Ownership:        c.Ownership,

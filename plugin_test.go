@@ -60,6 +60,7 @@ durability = 'none'
 idmapped_mounts = 'off'
 mount_program = 'kernel'
 sharing = 'namespace'
+unpack_ahead = 3
 additional_stores = ['/usr/share/strata']
 verify = 'metadata'
 ownership = 'override-stat'
@@ -75,7 +76,7 @@ bytes = 7
 		RootPath: "/r", UpperdirLabel: true, SyncRemove: true, SlowChown: true,
 		MountOptions: []string{"volatile"}, Durability: "none", IDMappedMounts: "off",
 		MountProgram: "kernel",
-		Sharing:      "namespace", AdditionalStores: []string{"/usr/share/strata"}, Verify: "metadata",
+		Sharing:      "namespace", UnpackAhead: 3, AdditionalStores: []string{"/usr/share/strata"}, Verify: "metadata",
 		Ownership: "override-stat",
 		Limits:    limits,
 	}

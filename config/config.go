@@ -129,6 +129,9 @@ type Snapshotter struct {
 	Durability string `toml:"durability" comment:"What survives a power loss: commit (every answered call) or none (faster)."`
 	// Sharing is SharingAll, SharingNamespace or SharingOff.
 	Sharing string `toml:"sharing" comment:"Whom a layer serves that is here already: all images of all containerd namespaces (all),\nthose of a namespace that has pulled it (namespace), or one chain (off)."`
+	// UnpackAhead is how many layers of an image are unpacked at once before containerd
+	// asks for them, beside the one that it asked for; 0 means none.
+	UnpackAhead int `toml:"unpack_ahead" comment:"How many of an image's next layers are unpacked at once while containerd waits for one: 0 is none."`
 	// AdditionalStores are absolute paths of read-only layer stores, in order.
 	AdditionalStores []string `toml:"additional_stores" comment:"Read-only directories of layers to look in before a layer is fetched, in order.\nThey need not exist."`
 	// Verify is VerifyFull, VerifyMetadata or VerifyNone.
@@ -152,6 +155,7 @@ func Default() Config {
 			MountProgram:     MountProgramAuto,
 			Durability:       DurabilityCommit,
 			Sharing:          SharingAll,
+			UnpackAhead:      1,
 			AdditionalStores: []string{},
 			Verify:           VerifyFull,
 			Ownership:        OwnershipReal,

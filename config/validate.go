@@ -17,6 +17,9 @@ import (
 // 108 with the terminating NUL, see unix(7).
 const MaxSocketPath = 107
 
+// MaxUnpackAhead bounds the memory for layers that nobody asked for yet.
+const MaxUnpackAhead = 16
+
 var (
 	logLevels  = []string{"trace", "debug", "info", "warn", "error", "fatal", "panic"}
 	logFormats = []string{LogFormatText, LogFormatJSON}
@@ -123,6 +126,9 @@ func (p *problems) snapshotter(prefix string, s Snapshotter) {
 	p.oneOf(prefix+"mount_program", s.MountProgram, programs)
 	p.oneOf(prefix+"durability", s.Durability, durability)
 	p.oneOf(prefix+"sharing", s.Sharing, sharings)
+	if s.UnpackAhead < 0 || s.UnpackAhead > MaxUnpackAhead {
+		p.add("%sunpack_ahead is %d: it has to be 0 to %d", prefix, s.UnpackAhead, MaxUnpackAhead)
+	}
 	p.oneOf(prefix+"verify", s.Verify, verifies)
 	p.oneOf(prefix+"ownership", s.Ownership, ownerships)
 	for i, path := range s.AdditionalStores {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/log"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -46,7 +47,10 @@ func (d *Differ) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mo
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
+	namespace, _ := namespaces.Namespace(ctx) // begin found it
+	ended := d.foresight.asked(namespace, desc.Digest, mounts)
 	result, err := d.apply(ctx, desc, p, mounts, cfg)
+	ended(err)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("apply layer %s: %w", desc.Digest, err)
 	}

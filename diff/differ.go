@@ -34,6 +34,9 @@ type Config struct {
 	Services
 	// Staging recognises the snapshots of Strata's own. nil: there are none.
 	Staging Staging
+	// Ahead keeps the next layers of an image while one is applied. nil: none are
+	// extracted.
+	Ahead Ahead
 	// Owns says whether an absolute path is a directory of Strata's store. Compare
 	// reads an upper directory alone only there. nil: nothing is.
 	Owns func(path string) bool
@@ -45,7 +48,8 @@ type Config struct {
 // Differ is containerd's diff.Applier and diff.Comparer. Its methods may be called
 // concurrently. Errors carry an errdefs class.
 type Differ struct {
-	cfg Config
+	cfg       Config
+	foresight *foresight // nil: nothing is extracted ahead
 }
 
 var (
@@ -54,7 +58,18 @@ var (
 )
 
 // New makes a Differ. It contacts nobody before it is called.
-func New(cfg Config) *Differ { return &Differ{cfg: cfg} }
+func New(cfg Config) *Differ {
+	d := &Differ{cfg: cfg}
+	d.foresight = newForesight(d, cfg.Ahead)
+	return d
+}
+
+// Close ends what is extracted ahead, and waits for that. Calls under way go on. The error
+// is always nil.
+func (d *Differ) Close() error {
+	d.foresight.close()
+	return nil
+}
 
 // begin finds the caller's namespace, puts it on calls to containerd, and waits
 // for containerd. A context without a namespace is ErrFailedPrecondition.

@@ -83,9 +83,11 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 
 // openParts opens what is in the root, from the bottom up.
 func (s *Store) openParts(ctx context.Context) (err error) {
+	options := *s.options.Snapshotter
+	options.UnpackAhead = 0 // it unpacks in parallel itself
 	s.own, err = service.OpenSnapshotter(ctx, service.Opening{
 		Root:    s.StorePath(),
-		Options: *s.options.Snapshotter,
+		Options: options,
 		Limits:  *s.options.Limits,
 		// The unpacker in this program knows staged snapshots.
 		Staging: func(context.Context) bool { return true },

@@ -17,7 +17,8 @@ import (
 // OpenDiffer makes the differ for the snapshotter sn with its root at the absolute
 // path root. The daemon and the plugin inside containerd both come through here.
 // sn may be nil: the differ then knows no snapshots of its own. limits bound layers
-// that are extracted elsewhere than into sn, which has its own.
+// that are extracted elsewhere than into sn, which has its own. It is to be closed before
+// the snapshotter.
 //
 // The error is InvalidArgument: a limit is wrong.
 func OpenDiffer(services diff.Services, sn snapshots.Snapshotter, root string, limits config.Limits) (*diff.Differ, error) {
@@ -29,7 +30,7 @@ func OpenDiffer(services diff.Services, sn snapshots.Snapshotter, root string, l
 	if !ok {
 		return diff.New(cfg), nil
 	}
-	cfg.Staging = staging{own}
+	cfg.Staging, cfg.Ahead = staging{own}, staging{own}
 	d := diff.New(cfg)
 	own.UseUnpacker(d)
 	return d, nil

@@ -88,7 +88,8 @@ type layerCollector struct{ of statser }
 
 var (
 	layersDesc = prometheus.NewDesc("strata_layers_total",
-		"Layers that were to be extracted, by what became of them: extracted, or given one that was there by Prepare (shared, staged) or by Apply or Commit (adopted).", []string{"way"}, nil)
+		"Layers that were to be extracted, by what became of them: extracted, extracted before they were asked for (ahead), or given one that was there by Prepare (shared, staged) or by Apply or Commit (adopted).", []string{"way"}, nil)
+	droppedDesc = prometheus.NewDesc("strata_ahead_dropped_total", "Layers that were extracted before they were asked for, and then were not.", nil, nil)
 	bytesDesc   = prometheus.NewDesc("strata_extracted_bytes_total", "Uncompressed bytes of the layers that were extracted.", nil, nil)
 	trashDesc   = prometheus.NewDesc("strata_trash_pending", "Removed directories that are not deleted yet.", nil, nil)
 	lookupsDesc = prometheus.NewDesc("strata_store_lookups_total", "Layers looked for in additional stores, by result.", []string{"result"}, nil)
@@ -105,7 +106,7 @@ func newLayerCollector(sn snapshots.Snapshotter) prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (c *layerCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{layersDesc, bytesDesc, trashDesc, lookupsDesc, skippedDesc} {
+	for _, d := range []*prometheus.Desc{layersDesc, droppedDesc, bytesDesc, trashDesc, lookupsDesc, skippedDesc} {
 		ch <- d
 	}
 }
@@ -116,9 +117,10 @@ func (c *layerCollector) Collect(ch chan<- prometheus.Metric) {
 	count := func(d *prometheus.Desc, n float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, n, labels...)
 	}
-	for way, n := range map[string]int64{"extracted": s.Extracted, "shared": s.Shared, "staged": s.Staged, "adopted": s.Adopted} {
+	for way, n := range map[string]int64{"extracted": s.Extracted, "shared": s.Shared, "staged": s.Staged, "adopted": s.Adopted, "ahead": s.Ahead} {
 		count(layersDesc, float64(n), way)
 	}
+	count(droppedDesc, float64(s.AheadDropped))
 	count(bytesDesc, float64(s.ExtractedBytes))
 	ch <- prometheus.MustNewConstMetric(trashDesc, prometheus.GaugeValue, float64(s.TrashPending))
 	count(lookupsDesc, float64(s.Stores.Found), "found")

@@ -3,6 +3,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ const drainTimeout = 10 * time.Second
 type Service struct {
 	snapshotter  snapshots.Snapshotter
 	containerd   *diff.Client
+	differ       *diff.Differ
 	listener     *listener
 	server       *grpc.Server
 	health       *health.Server
@@ -93,6 +95,7 @@ func assemble(sn snapshots.Snapshotter, containerd *diff.Client, differ *diff.Di
 	}
 	s := &Service{
 		calls:       watched,
+		differ:      differ,
 		snapshotter: sn,
 		containerd:  containerd,
 		listener:    ln,
@@ -177,10 +180,24 @@ func (s *Service) Close() error { return s.close() }
 func (s *Service) shutdown() error {
 	s.server.Stop()
 	err := errors.Join(s.metrics.Close(), s.listener.Close(), s.containerd.Close())
-	if hangs := s.calls.wait(s.drainTimeout); hangs != nil {
+	if hangs := cmp.Or(s.calls.wait(s.drainTimeout), s.closeDiffer()); hangs != nil {
 		return errors.Join(err, hangs, s.listener.release())
 	}
 	return errors.Join(err, s.snapshotter.Close(), s.listener.release())
+}
+
+// closeDiffer ends what the differ does ahead of calls, which can hang as they can.
+func (s *Service) closeDiffer() error {
+	closed := make(chan error, 1)
+	go func() { closed <- s.differ.Close() }()
+	timer := time.NewTimer(max(s.drainTimeout, time.Second))
+	defer timer.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("unpacking a layer ahead still hangs; the next start puts the root in order: %w", errdefs.ErrUnavailable)
+	}
 }
 
 // notify tells the service manager, if there is one. A failure is only

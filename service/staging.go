@@ -4,10 +4,12 @@ package service
 
 import (
 	"context"
+	"os"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/strata-snapshotter/strata/archive"
 	"github.com/strata-snapshotter/strata/diff"
 	"github.com/strata-snapshotter/strata/snapshotter"
 )
@@ -22,4 +24,9 @@ func (s staging) Stage(ctx context.Context, mounts []mount.Mount, blob ocispec.D
 		return nil, err // a nil *snapshotter.Stage would be a diff.Stage that is not nil
 	}
 	return stage, nil
+}
+
+// Ahead implements diff.Ahead.
+func (s staging) Ahead(ctx context.Context, l diff.AheadLayer, extract func(context.Context, *os.File, archive.Options) (archive.Result, error)) error {
+	return s.Snapshotter.Ahead(ctx, snapshotter.AheadLayer(l), extract)
 }
