@@ -98,7 +98,9 @@ func (s *side) runUnpacker(ctx context.Context, manifest ocispec.Descriptor, sc 
 	if err != nil {
 		return err
 	}
-	err = images.Dispatch(ctx, unpacker.Unpack(images.ChildrenHandler(store)), nil, manifest)
+	// The labels that a pull gives a manifest, to keep what it refers to.
+	children := images.SetChildrenLabels(store, images.ChildrenHandler(store))
+	err = images.Dispatch(ctx, unpacker.Unpack(children), nil, manifest)
 	result, waitErr := unpacker.Wait()
 	if err := errors.Join(err, waitErr); err != nil {
 		return err
