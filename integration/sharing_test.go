@@ -46,10 +46,11 @@ func (n *node) logCount(text string) int {
 }
 
 // extractions is how many layers the daemon has extracted since its first start: those
-// that were applied without being found.
+// that were applied without being found, and those that were not waited for.
 func (n *node) extractions() int {
 	n.t.Helper()
-	return n.logCount(`msg="layer applied"`) - n.logCount(`msg="a layer that is here already is not extracted again"`)
+	return n.logCount(`msg="layer applied"`) - n.logCount(`msg="a layer that is here already is not extracted again"`) +
+		n.logCount(`msg="a layer was unpacked before it was asked for"`)
 }
 
 func (n *node) expectExtractions(since, want int) {
