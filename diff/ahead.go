@@ -26,6 +26,7 @@ type AheadLayer struct {
 	Namespace       string // which has the blob
 	Blob            ocispec.Descriptor
 	DiffID, ChainID digest.Digest // what the image says
+	Below           digest.Digest // chainID of the layers below, empty for none
 }
 
 // Ahead keeps layers that were extracted before they were asked for.

@@ -116,6 +116,9 @@ func layersOf(ctx context.Context, store content.Provider, info content.Info) ([
 	layers := make([]AheadLayer, len(blobs))
 	for i, blob := range blobs {
 		layers[i] = AheadLayer{Blob: blob, DiffID: diffIDs[i], ChainID: chainIDs[i]}
+		if i > 0 {
+			layers[i].Below = chainIDs[i-1]
+		}
 		if err := errors.Join(blob.Digest.Validate(), diffIDs[i].Validate()); err != nil {
 			return nil, fmt.Errorf("manifest %s: layer %d: %w: %w", info.Digest, i, err, errdefs.ErrInvalidArgument)
 		}

@@ -195,7 +195,7 @@ func TestLayersAbove(t *testing.T) {
 			}
 			for _, l := range k.layers {
 				i := slices.Index(p.diffIDs, l.DiffID)
-				if l.Namespace != testNamespace || l.ChainID != identity.ChainID(p.diffIDs[:i+1]) || l.Blob.Size != p.layers[i].Size {
+				if l.Below != identity.ChainID(p.diffIDs[:i]) || l.Namespace != testNamespace || l.ChainID != identity.ChainID(p.diffIDs[:i+1]) || l.Blob.Size != p.layers[i].Size {
 					t.Errorf("%+v", l)
 				}
 			}

@@ -141,15 +141,11 @@ func (s *Snapshotter) adoptable(ctx context.Context, st *Stage) (f found, err er
 	if err := s.checkOwnRoot(st.active); err != nil {
 		return f, err
 	}
-	f.end = func() {}
-	if f.layer, err = s.layerOfBlob(ctx, st.blob.Digest); err == nil {
-		return f, s.store.CheckLayer(f.layer.Number)
-	}
-	if !errdefs.IsNotFound(err) {
-		return f, err
-	}
-	if f, ok := foundAhead(s.ahead.take(ctx, func(e *aheadEntry) bool { return e.Blob.Digest == st.blob.Digest })); ok {
-		return f, nil
+	f, err = s.findAhead(ctx,
+		func() (metadata.Layer, error) { return s.layerOfBlob(ctx, st.blob.Digest) },
+		func(e *aheadEntry) bool { return e.Blob.Digest == st.blob.Digest })
+	if err == nil && f.ahead == nil {
+		err = s.store.CheckLayer(f.layer.Number)
 	}
 	return f, err
 }

@@ -28,6 +28,8 @@ type AheadLayer struct {
 	// DiffID and ChainID are what the image says: of the layer, and of the chain that
 	// ends with it. What turns out to be another layer is not kept.
 	DiffID, ChainID digest.Digest
+	// Below is the chainID of the chain that it stands on, empty for none.
+	Below digest.Digest
 }
 
 // Extract extracts a layer into the empty directory dir, alone.
@@ -114,8 +116,8 @@ func (s *Snapshotter) extractAhead(ctx context.Context, e *aheadEntry, extract E
 		return err
 	}
 	end := s.store.Begin(n)
-	layer, err := s.publishAhead(ctx, n, e.AheadLayer, extract)
-	if err == nil && layer.Number != 0 && s.ahead.land(e, layer, end) {
+	layer, alone, err := s.publishAhead(ctx, n, e.AheadLayer, extract)
+	if err == nil && layer.Number != 0 && s.ahead.land(e, landing{layer: layer, alone: alone, end: end}) {
 		log.G(ctx).WithField("digest", e.Blob.Digest).WithField("diffID", e.DiffID).Debug("a layer was unpacked before it was asked for")
 		return nil
 	}
@@ -126,35 +128,35 @@ func (s *Snapshotter) extractAhead(ctx context.Context, e *aheadEntry, extract E
 	return err
 }
 
-// publishAhead extracts layer n and puts it in its place. The layer has no number if it is of no use
-// before those below it are known.
-func (s *Snapshotter) publishAhead(ctx context.Context, n uint64, l AheadLayer, extract Extract) (layer metadata.Layer, err error) {
+// publishAhead extracts layer n and puts it in its place. alone: it asks nothing of those
+// below. The layer has no number if it is of no use before they are known.
+func (s *Snapshotter) publishAhead(ctx context.Context, n uint64, l AheadLayer, extract Extract) (layer metadata.Layer, alone bool, err error) {
 	if err := s.store.MakeSnapshot(n, s.store.DefaultAttrs()); err != nil {
-		return layer, err
+		return layer, false, err
 	}
 	result, err := s.fillAhead(ctx, n, extract)
 	if err != nil {
-		return layer, err
+		return layer, false, err
 	}
 	if result.DiffID != l.DiffID {
-		return layer, fmt.Errorf("blob %s is layer %s, and layer %s for its image: %w", l.Blob.Digest, result.DiffID, l.DiffID, errdefs.ErrInvalidArgument)
+		return layer, false, fmt.Errorf("blob %s is layer %s, and layer %s for its image: %w", l.Blob.Digest, result.DiffID, l.DiffID, errdefs.ErrInvalidArgument)
 	}
 	if result.Needs.Mounted != "" {
-		return layer, nil
+		return layer, false, nil
 	}
 	sealed := sealOf(l.Blob, result)
 	if err := s.finishExtraction(ctx, n, sealed); err != nil {
-		return layer, err
+		return layer, false, err
 	}
 	content, err := sealed.content()
 	if err != nil {
-		return layer, err
+		return layer, false, err
 	}
 	if err := s.store.Place(n, content); err != nil { // synced when it is asked for
-		return layer, err
+		return layer, false, err
 	}
 	s.counts.extractedBytes.Add(result.Size)
-	return layerRecord(n, content), s.store.DropWork(n)
+	return layerRecord(n, content), result.Needs.None(), s.store.DropWork(n)
 }
 
 func (s *Snapshotter) fillAhead(ctx context.Context, n uint64, extract Extract) (result archive.Result, err error) {
@@ -169,19 +171,31 @@ func (s *Snapshotter) fillAhead(ctx context.Context, n uint64, extract Extract) 
 	return extract(ctx, dir, opts)
 }
 
-// findAhead looks for a layer that was extracted ahead, and that a namespace may have.
-func (s *Snapshotter) findAhead(ctx context.Context, ns string, diffID digest.Digest) (found, bool) {
-	return foundAhead(s.ahead.take(ctx, func(e *aheadEntry) bool {
-		return e.DiffID == diffID && (s.cfg.Sharing == SharingAll || e.Namespace == ns)
-	}))
+// findAhead looks for a layer by look, which gives ErrNotFound, and then among those that
+// were extracted ahead.
+func (s *Snapshotter) findAhead(ctx context.Context, look func() (metadata.Layer, error), match func(*aheadEntry) bool) (found, error) {
+	for {
+		before := s.ahead.releases()
+		layer, err := look()
+		if !errdefs.IsNotFound(err) {
+			return found{layer: layer, end: func() {}}, err
+		}
+		e, again := s.ahead.take(ctx, match)
+		if e != nil {
+			return s.foundAhead(e), nil
+		}
+		// One that was released between the look and this is recorded, and no longer here.
+		if !again && s.ahead.releases() == before {
+			return found{end: func() {}}, err
+		}
+	}
 }
 
-// foundAhead is what was taken out of the layers that were extracted ahead, if anything was.
-func foundAhead(e *aheadEntry) (found, bool) {
-	if e == nil {
-		return found{}, false
-	}
-	return found{layer: e.layer, fresh: true, ahead: e, end: e.end}, true
+func (s *Snapshotter) foundAhead(e *aheadEntry) found {
+	return found{layer: e.layer, fresh: true, ahead: e, end: func() {
+		s.ahead.release(e)
+		e.end()
+	}}
 }
 
 // dropAhead removes layers that nobody asked for.

@@ -46,6 +46,7 @@ type ahead struct {
 	running int // extractions under way, whoever asked for them
 	entries []*aheadEntry
 	images  []*followed
+	uses    int           // that were ended
 	change  chan struct{} // closed when there may be room
 	touched time.Time
 	keep    time.Duration // keepAhead or keepGivenUp
@@ -63,10 +64,17 @@ type followed struct {
 // aheadEntry is one layer. Its fields but done are guarded by ahead.mu.
 type aheadEntry struct {
 	AheadLayer
-	layer  metadata.Layer // has a number when it was extracted
-	synced bool           // the layer's place survives a power cut
-	end    func()         // ends the use of the number
-	done   chan struct{}  // closed when the extraction has ended
+	landing
+	synced bool          // the layer's place survives a power cut
+	used   chan struct{} // is there while somebody has it, and closed after that
+	done   chan struct{} // closed when the extraction has ended
+}
+
+// landing is what an extraction made.
+type landing struct {
+	layer metadata.Layer // has a number when it was extracted
+	alone bool           // it asks nothing of the layers below
+	end   func()         // ends the use of the number
 }
 
 func newAhead(layers int, drop func([]*aheadEntry)) *ahead {
@@ -172,13 +180,13 @@ func (a *ahead) bytes() (sum int64) {
 }
 
 // land makes the layer of e known to those who ask for it. It says no if that is too late.
-func (a *ahead) land(e *aheadEntry, layer metadata.Layer, end func()) bool {
+func (a *ahead) land(e *aheadEntry, l landing) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
 		return false
 	}
-	e.layer, e.end = layer, end
+	e.landing = l
 	if a.timer == nil {
 		a.timer = time.AfterFunc(a.keep, a.expire)
 	}
@@ -209,7 +217,7 @@ func (a *ahead) expire() {
 	case a.running > 0 || len(a.images) > 0 || idle < a.keep:
 		a.timer = time.AfterFunc(max(a.keep-idle, a.keep/10), a.expire)
 	default:
-		old, a.entries, a.timer = a.entries, nil, nil
+		old, a.timer = a.unused(), nil
 		a.changed()
 		a.working.Add(1)
 		defer a.working.Done()
@@ -230,9 +238,18 @@ func (a *ahead) close() []*aheadEntry {
 	a.working.Wait()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	left := a.entries
-	a.entries = nil
-	return left
+	return a.unused()
+}
+
+// unused takes out the layers that nobody has. The caller holds mu.
+func (a *ahead) unused() (list []*aheadEntry) {
+	a.entries = slices.DeleteFunc(a.entries, func(e *aheadEntry) bool {
+		if e.used == nil {
+			list = append(list, e)
+		}
+		return e.used == nil
+	})
+	return list
 }
 
 // sync makes the place of e survive a power cut, and with the same wait those of all others
@@ -282,61 +299,87 @@ func (a *ahead) diffIDOf(chainID string) (digest.Digest, bool) {
 	return "", false
 }
 
-// take takes out the entry that match accepts, if it was extracted. If it is being
-// extracted, it waits for that, for a moment.
-func (a *ahead) take(ctx context.Context, match func(*aheadEntry) bool) *aheadEntry {
-	e := a.tryTake(match)
-	if e == nil {
-		return nil
+// take hands out the entry that match accepts, to be released or put back. If it is being
+// extracted, it waits for that, for a moment. again: somebody else had it, and has released
+// it now: what became of it is to be looked for.
+func (a *ahead) take(ctx context.Context, match func(*aheadEntry) bool) (e *aheadEntry, again bool) {
+	e, extracted, used := a.tryTake(match)
+	switch {
+	case extracted != nil:
+		timer := time.NewTimer(aheadPatience)
+		defer timer.Stop()
+		select {
+		case <-extracted:
+			return nil, true
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		return nil, false
+	case used != nil:
+		select {
+		case <-used:
+			return nil, true
+		case <-ctx.Done():
+			return nil, false
+		}
 	}
-	select {
-	case <-e.done:
-		return a.takeOut(e)
-	default:
-	}
-	timer := time.NewTimer(aheadPatience)
-	defer timer.Stop()
-	select {
-	case <-e.done:
-		return a.takeOut(e)
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return nil
+	return e, false
 }
 
-func (a *ahead) tryTake(match func(*aheadEntry) bool) *aheadEntry {
+// tryTake returns the entry, or what to wait for, or nothing.
+func (a *ahead) tryTake(match func(*aheadEntry) bool) (e *aheadEntry, extracted, used <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if i := slices.IndexFunc(a.entries, match); i >= 0 {
-		return a.entries[i]
-	}
-	return nil
-}
-
-// takeOut returns nil if e has no layer, or somebody else has it.
-func (a *ahead) takeOut(e *aheadEntry) *aheadEntry {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	i := slices.Index(a.entries, e)
+	i := slices.IndexFunc(a.entries, match)
 	if i < 0 {
-		return nil
+		return nil, nil, nil
 	}
-	a.entries = slices.Delete(a.entries, i, i+1)
-	a.changed()
+	e = a.entries[i]
+	if e.layer.Number == 0 {
+		return nil, e.done, nil
+	}
+	if e.used != nil {
+		return nil, nil, e.used
+	}
+	e.used = make(chan struct{})
+	a.touched = time.Now()
+	return e, nil, nil
+}
+
+// takeNext hands out the layer that stands on chain ref, if it was extracted and asks nothing
+// of that.
+func (a *ahead) takeNext(namespace, ref string) *aheadEntry {
+	e, _, _ := a.tryTake(func(e *aheadEntry) bool {
+		return e.layer.Number != 0 && e.used == nil && e.alone && e.Namespace == namespace && e.Below.String() == ref
+	})
 	return e
 }
 
-// putBack is for a layer that was taken out and not used. It says no if that is too late.
+// release ends the use of what was handed out: it is recorded, or gone.
+func (a *ahead) release(e *aheadEntry) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.entries = slices.DeleteFunc(a.entries, func(o *aheadEntry) bool { return o == e })
+	close(e.used)
+	a.uses++
+	a.changed()
+}
+
+// releases is how often something was released.
+func (a *ahead) releases() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.uses
+}
+
+// putBack is for a layer that was handed out and not used. It says no if that is too late.
 func (a *ahead) putBack(e *aheadEntry) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
 		return false
 	}
-	a.entries = append(a.entries, e)
-	if a.timer == nil {
-		a.timer = time.AfterFunc(a.keep, a.expire)
-	}
+	close(e.used)
+	e.used = nil
 	return true
 }

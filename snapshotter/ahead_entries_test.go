@@ -76,16 +76,21 @@ func TestAheadKeepsFew(t *testing.T) {
 				if !ok {
 					t.Fatal("no room")
 				}
-				a.land(e, metadata.Layer{Number: 1, Usage: snapshots.Usage{Size: test.size}}, func() {})
+				a.land(e, landing{layer: metadata.Layer{Number: 1, Usage: snapshots.Usage{Size: test.size}}, end: func() {}})
 				a.ended(e)
 				last = e
 			}
 			if _, ok := hasRoom(t, a); ok {
 				t.Error("room for one more")
 			}
-			if got := a.take(t.Context(), func(e *aheadEntry) bool { return e == last }); got != last {
-				t.Errorf("took %v", got)
+			got, again := a.take(t.Context(), func(e *aheadEntry) bool { return e == last })
+			if got != last || again {
+				t.Fatalf("took %v, %v", got, again)
 			}
+			if _, ok := hasRoom(t, a); ok {
+				t.Error("room before it is recorded")
+			}
+			a.release(got)
 			e, ok := hasRoom(t, a)
 			if !ok {
 				t.Fatal("no room for another one")
@@ -160,7 +165,7 @@ func TestAheadSyncsTogether(t *testing.T) {
 	a := rooms(t, 1)
 	place := func() *aheadEntry {
 		e, _ := hasRoom(t, a)
-		a.land(e, metadata.Layer{Number: 1, DiffID: digest.FromString("x")}, func() {})
+		a.land(e, landing{layer: metadata.Layer{Number: 1, DiffID: digest.FromString("x")}, end: func() {}})
 		a.ended(e)
 		return e
 	}

@@ -37,8 +37,13 @@ func (l layers) extractAlone(desc ocispec.Descriptor) Extract {
 
 // upcoming is the topmost layer of an image, which is not compressed.
 func (l library) upcoming(image ...int) AheadLayer {
-	desc := l.descs[image[len(image)-1]]
-	return AheadLayer{Namespace: "default", Blob: desc, DiffID: desc.Digest, ChainID: digest.Digest(l.chainID(image))}
+	last := len(image) - 1
+	desc := l.descs[image[last]]
+	next := AheadLayer{Namespace: "default", Blob: desc, DiffID: desc.Digest, ChainID: digest.Digest(l.chainID(image))}
+	if last > 0 {
+		next.Below = digest.Digest(l.chainID(image[:last]))
+	}
+	return next
 }
 
 func (l library) ahead(t *testing.T, s *Snapshotter, image ...int) {

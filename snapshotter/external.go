@@ -42,16 +42,17 @@ func (s *Snapshotter) openStores(ctx context.Context) (err error) {
 // those that were extracted ahead, and then in the additional stores, which are there for
 // everybody.
 func (s *Snapshotter) find(ctx context.Context, ns string, diffID digest.Digest) (found, error) {
-	var layer metadata.Layer
-	err := s.meta.View(func(tx *metadata.Tx) (err error) {
-		layer, err = s.sharedLayer(tx, ns, diffID)
-		return err
+	f, err := s.findAhead(ctx, func() (layer metadata.Layer, err error) {
+		err = s.meta.View(func(tx *metadata.Tx) (err error) {
+			layer, err = s.sharedLayer(tx, ns, diffID)
+			return err
+		})
+		return layer, err
+	}, func(e *aheadEntry) bool {
+		return e.DiffID == diffID && (s.cfg.Sharing == SharingAll || e.Namespace == ns)
 	})
 	if !errdefs.IsNotFound(err) {
-		return found{layer: layer, end: func() {}}, err
-	}
-	if f, ok := s.findAhead(ctx, ns, diffID); ok {
-		return f, nil
+		return f, err
 	}
 	defer step.Enter(ctx, step.Stores)()
 	ext, extErr := s.stores.Lookup(ctx, diffID)

@@ -9,10 +9,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/strata-snapshotter/strata/fsck/fscktest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
@@ -63,35 +65,44 @@ func TestLayersAheadSurviveAPowerCut(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				l := layers{}
-				names := []string{"default/1/extract-a", "default/2/extract-b", "default/3/extract-c"}
+				l, names := layers{}, []string{"default/1/extract-a", "default/2/extract-b"}
 				var all []AheadLayer
-				for i := range names {
-					desc := l.add(t, append(manyFiles(files), file(fmt.Sprint(i)))...)
-					next := AheadLayer{Namespace: "default", Blob: desc, DiffID: desc.Digest, ChainID: desc.Digest}
+				ahead := func(below digest.Digest) {
+					desc := l.add(t, append(manyFiles(files), file(fmt.Sprint(len(all))))...)
+					next := AheadLayer{Namespace: "default", Blob: desc, DiffID: desc.Digest, ChainID: desc.Digest, Below: below}
 					if err := s.Ahead(ctx, next, l.extractAlone(desc)); err != nil {
 						t.Fatal(err)
 					}
 					all = append(all, next)
 				}
-				for i, name := range names[:2] { // one wait for both
-					ref := all[i].ChainID.String()
-					if _, err := s.Prepare(ctx, name, "", labels(snapshots.LabelSnapshotRef, ref)); !errdefs.IsAlreadyExists(err) {
+				ask := func(i int) {
+					if _, err := s.Prepare(ctx, names[i], "", labels(snapshots.LabelSnapshotRef, all[i].ChainID.String())); !errdefs.IsAlreadyExists(err) {
 						t.Fatalf("got %v", err)
 					}
 				}
-				want := layerTrees(t, s, names[:2]...)
+				ahead("")
+				ahead("")
+				ask(1)    // one wait for both
+				ahead("") // is not asked for
+				ahead(all[0].ChainID)
+				ask(0) // and what comes next on it
+				above, err := findRef(s, all[3].ChainID.String(), names[0])
+				if err != nil || len(above) != 1 {
+					t.Fatalf("found %v, %v", above, err)
+				}
+				recorded := slices.Concat(above, names)
+				want := layerTrees(t, s, recorded...)
 				testutil.CutPower(t, dir, func() { _ = s.Close() }) // its disk is gone
 				s = openRoot(t, root)
 				defer closeRoot(t, s)
-				for name, tree := range layerTrees(t, s, names[:2]...) {
+				for name, tree := range layerTrees(t, s, recorded...) {
 					if len(tree) < files || !maps.Equal(tree, want[name]) {
 						t.Errorf("layer of %q has %d entries after the cut, %d before, or they differ", name, len(tree), len(want[name]))
 					}
 				}
-				checkIndexes(t, s, 2)
-				if n := layerDirs(t, s); n != 2 {
-					t.Errorf("%d layers, want 2", n)
+				checkIndexes(t, s, 3)
+				if n := layerDirs(t, s); n != 3 {
+					t.Errorf("%d layers, want 3", n)
 				}
 			})
 		}

@@ -74,8 +74,10 @@ func (s *Snapshotter) claimOf(ctx context.Context, info snapshots.Info) (c claim
 	if c.ref == "" {
 		return c, false, nil
 	}
-	if ahead, ok := s.ahead.diffIDOf(c.ref); ok && c.diffID == "" {
-		c.diffID = ahead
+	if c.diffID == "" {
+		if c.diffID, err = s.diffIDOfRef(info); err != nil {
+			return c, false, err
+		}
 	}
 	if blob := digest.Digest(info.Labels[blobLabel]); c.diffID == "" && blob.Validate() == nil {
 		err = s.meta.View(func(tx *metadata.Tx) (err error) {
@@ -99,6 +101,36 @@ func (s *Snapshotter) claimOf(ctx context.Context, info snapshots.Info) (c claim
 		return c, info.Labels[parentLabel] != "", nil
 	}
 	return c, true, nil
+}
+
+// diffIDOfRef is the diffID of the layer that the chain of an extraction ends with, if that is
+// known: of one that was extracted ahead, or recorded since. Empty: it is not.
+func (s *Snapshotter) diffIDOfRef(info snapshots.Info) (diffID digest.Digest, err error) {
+	ref := info.Labels[snapshots.LabelSnapshotRef]
+	if diffID, ok := s.ahead.diffIDOf(ref); ok {
+		return diffID, nil
+	}
+	err = s.meta.View(func(tx *metadata.Tx) error {
+		var parent uint64
+		if info.Parent != "" {
+			p, err := tx.Get(info.Parent)
+			if err != nil {
+				return err
+			}
+			parent = p.Number
+		}
+		found, err := tx.CommittedByRef(ref, parent)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		layer, err := tx.GetLayer(found[0].Layer)
+		diffID = layer.DiffID // empty if it is of this chain alone
+		return err
+	})
+	if errdefs.IsNotFound(err) {
+		err = nil // whoever makes the snapshot says so
+	}
+	return diffID, err
 }
 
 // namespaceOf is the containerd namespace of a call, or of the key that containerd's
@@ -186,7 +218,11 @@ func (s *Snapshotter) recordShared(ctx context.Context, info snapshots.Info, c c
 	}
 	ns := namespaceOf(ctx, info.Name)
 	request := metadata.Create{Number: n, Key: info.Name, Parent: info.Parent, Labels: info.Labels}
-	return s.use(ctx, f, func(tx *metadata.Tx, layer metadata.Layer) error {
+	var next []*above
+	if f.ahead != nil && patch.layer.Number == 0 {
+		next = s.takeAbove(ctx, ns, c.ref, f)
+	}
+	err = s.use(ctx, f, func(tx *metadata.Tx, layer metadata.Layer) error {
 		// Another call may have been faster; two of them would only be untidy.
 		if err := s.checkRef(tx, ns, c, base.parent); err != nil {
 			return err
@@ -195,8 +231,13 @@ func (s *Snapshotter) recordShared(ctx context.Context, info snapshots.Info, c c
 		if err == nil && made.ParentNumber != base.parent {
 			err = fmt.Errorf("parent %q of snapshot %q was replaced by another of that name: %w", info.Parent, info.Name, errdefs.ErrUnavailable)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return recordAbove(tx, made.Name, next)
 	})
+	s.endAbove(ctx, next, err)
+	return err
 }
 
 // patchOn is patchShared for a snapshot that is not there yet: its root directory would

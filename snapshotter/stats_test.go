@@ -24,7 +24,9 @@ func TestStats(t *testing.T) {
 	check()
 	l.mustPull(t, s, staged, 1) // that chain is there: nothing is to be done
 	check()
-	l.mustPull(t, s, plain1, 0)
+	l.mustPull(t, s, plain1, 0) // so is this one, whatever is said of it
+	check()
+	l.mustPull(t, s, plain1, 0, 0)
 	want.Adopted = 1
 	check()
 	l.mustPull(t, s, staged, 0, 1)
