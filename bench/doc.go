@@ -26,7 +26,9 @@
 // the clock starts, and ten times as much memory as they take, or most of what is free, was
 // touched: a virtual machine that gives free memory back to its host would otherwise measure
 // its host. What is timed is containerd's own unpacker, as a pull runs it, against
-// containerd's socket: one layer after another, or three at once.
+// containerd's socket: one layer after another, or three at once. But for durability Strata
+// has its default configuration: it unpacks the next layers of an image while containerd
+// waits for one (unpack_ahead).
 //
 // Runs alternate between the sides. After each one, outside of the time, snapshots are
 // removed, and the file system is flushed and seen to be empty again. The ratio is

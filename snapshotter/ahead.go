@@ -37,9 +37,10 @@ type Extract func(ctx context.Context, dir *os.File, opts archive.Options) (arch
 
 // Ahead extracts a layer before it is asked for, by extract, whose context ends with the
 // snapshotter. Prepare, or Apply, then finds the layer; if neither does within half a minute
-// after the last image was followed it is removed. Ahead waits until no more than Config.UnpackAhead layers are being extracted,
-// and fewer than 64, with less than 1 GiB, wait to be asked for. It does nothing where the layer is here
-// already, or being extracted, or can't be extracted alone.
+// after the last image was followed it is removed. Ahead waits until no more than
+// Config.UnpackAhead layers are being extracted, and fewer than 64, with less than 1 GiB, wait
+// to be asked for. It does nothing where the layer is here already, or being extracted, or
+// can't be extracted alone.
 //
 // Nothing in metadata.db names such a layer: it is as one of an additional store that is
 // mounted and not used yet, and recorded with its first snapshot.
