@@ -91,6 +91,13 @@ func TestLayersAheadOfAPullThatFails(t *testing.T) {
 	if err := <-failed; err == nil {
 		t.Fatal("a pull whose client is gone went well")
 	}
+	// A client that is cancelled leaves its lease to its expiry, and the lease what it had.
+	manager := n.client.LeasesService()
+	left, err := manager.List(ctx)
+	n.report("listing leases", err)
+	for _, lease := range left {
+		n.report("deleting a lease", manager.Delete(ctx, lease))
+	}
 	n.report("collecting garbage", n.collect(ctx))
 	n.expectLayers(0)
 	n.checkStore()

@@ -16,7 +16,8 @@ import (
 // the layer that was asked for, under a name that containerd, which looks for the label
 // snapshot.ref, learns when it asks for this one. So all that are there take one transaction,
 // and one wait for the disk. Those that it does not come to are not in containerd's metadata,
-// and its garbage collection removes what is not.
+// and its garbage collection removes what is not as soon as any snapshot was removed, as the
+// extraction of whoever gave up is.
 type above struct {
 	*aheadEntry
 	share metadata.Share

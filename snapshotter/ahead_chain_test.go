@@ -5,13 +5,18 @@ package snapshotter
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
+	bolt "go.etcd.io/bbolt"
 )
 
 // snapshotNames lists all snapshots, sorted.
@@ -138,6 +143,67 @@ func TestLayersAheadThatAreCollected(t *testing.T) {
 		}
 	}
 	l.mustPull(t, s, diffIDs, 0, 7, 6)
+	checkStore(t, s)
+}
+
+// containerd's own garbage collection, with its metadata in this process.
+func TestGarbageCollectionOfLayersAhead(t *testing.T) {
+	s, l := openAhead(t, Config{})
+	dir := t.TempDir()
+	blobs, err := local.NewStore(filepath.Join(dir, "content"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := bolt.Open(filepath.Join(dir, "meta.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := file.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	db := metadata.NewDB(file, blobs, map[string]snapshots.Snapshotter{"strata": s})
+	ctx := namespaces.WithNamespace(ctx, "default")
+	for i := range 3 {
+		l.ahead(t, s, []int{7, 6, 4}[:i+1]...)
+	}
+	sn := db.Snapshotter("strata")
+	var chain []string
+	for n := range 2 { // and not the third one
+		labels := l.labels([]int{7, 6, 4}[:n+1], diffIDs)
+		labels["containerd.io/gc.root"] = "yes"
+		parent := ""
+		if n > 0 {
+			parent = chain[n-1]
+		}
+		if _, err := sn.Prepare(ctx, fmt.Sprintf("extract-%d x", n), parent, snapshots.WithLabels(labels)); !errdefs.IsAlreadyExists(err) {
+			t.Fatalf("got %v", err)
+		}
+		chain = append(chain, labels[snapshots.LabelSnapshotRef])
+		if _, err := sn.Stat(ctx, chain[n]); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := snapshotNames(t, s); len(got) != 3 {
+		t.Errorf("snapshots %v", got)
+	}
+	// It looks at a snapshotter when a snapshot was removed: who gives up removes one.
+	if _, err := sn.Prepare(ctx, "extract-2 x", chain[1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := sn.Remove(ctx, "extract-2 x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.GarbageCollect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := snapshotNames(t, s); len(got) != 2 || layerDirs(t, s) != 2 {
+		t.Errorf("snapshots %v, %d layers", got, layerDirs(t, s))
+	}
+	if _, err := sn.Stat(ctx, chain[1]); err != nil {
+		t.Error(err)
+	}
 	checkStore(t, s)
 }
 
