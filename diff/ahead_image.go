@@ -4,7 +4,6 @@ package diff
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,6 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-snapshotter/strata/internal/document"
 )
 
 const (
@@ -25,11 +26,10 @@ const (
 	// there are none for layers.
 	configLabel  = "containerd.io/gc.ref.content.config"
 	layersPrefix = "containerd.io/gc.ref.content.l."
-	// manifestsToRead is how many manifests without labels of layers are read: those
-	// that were written last, one of which is being pulled.
+	// manifestsToRead is how many manifests are read, at most, of those with a label of the
+	// layer, and of those without labels of layers: those that were written last, one of
+	// which is being pulled.
 	manifestsToRead = 4
-	// maxDocument bounds a manifest and a config, in bytes. containerd's own bound is 8 MiB.
-	maxDocument = 8 << 20
 )
 
 // imageOf finds the image that is being unpacked if the blob of a layer is applied: of those
@@ -83,7 +83,7 @@ func manifestsWith(ctx context.Context, store content.Manager, layer digest.Dige
 	}
 	slices.SortFunc(named, newestFirst)
 	slices.SortFunc(silent, newestFirst)
-	return append(named, silent[:min(len(silent), manifestsToRead)]...), nil
+	return append(named[:min(len(named), manifestsToRead)], silent[:min(len(silent), manifestsToRead)]...), nil
 }
 
 func newestFirst(a, b content.Info) int { return changed(b).Compare(changed(a)) }
@@ -98,13 +98,13 @@ func changed(info content.Info) time.Time {
 // layersOf reads a manifest and its config.
 func layersOf(ctx context.Context, store content.Provider, info content.Info) ([]AheadLayer, error) {
 	var manifest ocispec.Manifest
-	if err := readJSON(ctx, store, ocispec.Descriptor{Digest: info.Digest, Size: info.Size}, &manifest); err != nil {
+	if err := document.Read(ctx, store, ocispec.Descriptor{Digest: info.Digest, Size: info.Size}, &manifest); err != nil {
 		return nil, err
 	}
 	var config struct {
 		RootFS ocispec.RootFS `json:"rootfs"`
 	}
-	if err := readJSON(ctx, store, manifest.Config, &config); err != nil {
+	if err := document.Read(ctx, store, manifest.Config, &config); err != nil {
 		return nil, err
 	}
 	blobs := slices.DeleteFunc(manifest.Layers, func(l ocispec.Descriptor) bool { return !images.IsLayerType(l.MediaType) })
@@ -124,18 +124,4 @@ func layersOf(ctx context.Context, store content.Provider, info content.Info) ([
 		}
 	}
 	return layers, nil
-}
-
-func readJSON(ctx context.Context, store content.Provider, desc ocispec.Descriptor, v any) error {
-	if desc.Size > maxDocument {
-		return fmt.Errorf("%s has %d bytes: %w", desc.Digest, desc.Size, errdefs.ErrResourceExhausted)
-	}
-	b, err := content.ReadBlob(ctx, store, desc)
-	if err == nil {
-		err = json.Unmarshal(b, v)
-	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", desc.Digest, err)
-	}
-	return nil
 }

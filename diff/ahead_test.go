@@ -128,11 +128,16 @@ func (p picture) fetch(layers ...int) {
 
 // name stores manifest and config, with the labels that a pull gives them.
 func (p picture) name(labels func(ocispec.Descriptor) []string) ocispec.Descriptor {
+	p.s.t.Helper()
+	config, err := json.Marshal(ocispec.Image{RootFS: ocispec.RootFS{Type: "layers", DiffIDs: p.diffIDs}})
+	must(p.s.t, err)
+	return p.nameWith(p.s.put(ocispec.MediaTypeImageConfig, config), labels)
+}
+
+func (p picture) nameWith(config ocispec.Descriptor, labels func(ocispec.Descriptor) []string) ocispec.Descriptor {
 	t := p.s.t
 	t.Helper()
-	config, err := json.Marshal(ocispec.Image{RootFS: ocispec.RootFS{Type: "layers", DiffIDs: p.diffIDs}})
-	must(t, err)
-	manifest := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: p.layers, Config: p.s.put(ocispec.MediaTypeImageConfig, config)}
+	manifest := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: p.layers, Config: config}
 	manifest.SchemaVersion = 2
 	data, err := json.Marshal(manifest)
 	must(t, err)
@@ -279,6 +284,14 @@ func TestNoImage(t *testing.T) {
 			p.name(nil)
 			return p
 		},
+		"a config that is larger than it says": func(s *store, p picture) picture {
+			text, err := json.Marshal(ocispec.Image{RootFS: ocispec.RootFS{DiffIDs: p.diffIDs}})
+			must(s.t, err)
+			config := s.put(ocispec.MediaTypeImageConfig, append(text, bytes.Repeat([]byte(" "), 9<<20)...))
+			config.Size = int64(len(text))
+			p.nameWith(config, nil)
+			return p
+		},
 		"no JSON": func(s *store, p picture) picture {
 			info := content.Info{Digest: s.put("x", []byte("{")).Digest, Labels: map[string]string{
 				"containerd.io/gc.ref.content.config": "x", "containerd.io/gc.ref.content.l.0": p.layers[0].Digest.String(),
@@ -294,9 +307,24 @@ func TestNoImage(t *testing.T) {
 			p := test(s, s.picture("a", "b"))
 			p.fetch(0)
 			must(t, p.apply(d, 0))
+			// One image is looked for at a time: when this one was found the other was not.
+			good := s.picture("good", "next")
+			good.fetch(0, 1)
+			good.name(nil)
+			until(t, "another image is found", func() bool {
+				must(t, good.apply(d, 0))
+				return len(k.blobs()) > 0
+			})
 			must(t, d.Close())
-			if len(k.blobs()) != 0 || len(k.followed) != 0 {
-				t.Errorf("extracted %v, followed %v", k.blobs(), k.followed)
+			for _, ids := range k.followed {
+				if ids[0] != good.diffIDs[0] {
+					t.Errorf("followed %v", ids)
+				}
+			}
+			for _, blob := range k.blobs() {
+				if blob != good.layers[1].Digest {
+					t.Errorf("extracted %v", blob)
+				}
 			}
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -19,6 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/strata-snapshotter/strata/archive"
+	"github.com/strata-snapshotter/strata/internal/layertest"
 	"github.com/strata-snapshotter/strata/internal/testutil"
 )
 
@@ -51,6 +53,69 @@ func (l library) ahead(t *testing.T, s *Snapshotter, image ...int) {
 	next := l.upcoming(image...)
 	if err := s.Ahead(ctx, next, l.extractAlone(next.Blob)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// unpackAhead extracts all layers of a library ahead but the lowest. Those of an image that is
+// refused may be.
+func (l library) unpackAhead(t *testing.T, s *Snapshotter, refused bool) {
+	t.Helper()
+	for i := 1; i < len(l.descs); i++ {
+		next := l.upcoming(l.image()[:i+1]...)
+		if err := s.Ahead(ctx, next, l.extractAlone(next.Blob)); err != nil && !refused {
+			t.Fatal(err)
+		}
+	}
+}
+
+// unwanted takes out what nobody asked for.
+func (a *ahead) unwanted() []*aheadEntry {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.unused()
+}
+
+// Images are what their layers mean, in every way in which a client can unpack them, if all
+// layers but the lowest were extracted ahead.
+func TestMergeCasesAhead(t *testing.T) {
+	s, _ := openAhead(t, Config{Durability: DurabilityNone})
+	for _, c := range overrideCases(t) {
+		for how := range ways {
+			t.Run(fmt.Sprintf("%s/%d", c.ID, how), func(t *testing.T) {
+				l := c.library(t)
+				s.UseUnpacker(l)
+				l.unpackAhead(t, s, c.Expect.Error)
+				made, err := l.pull(t, s, l.image(), how)
+				s.dropAhead(ctx, s.ahead.unwanted())
+				if c.Expect.Error {
+					if !errdefs.IsInvalidArgument(err) {
+						t.Errorf("refused with %v", err)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				m, err := s.View(ctx, "default/9/look", made[len(made)-1])
+				if err != nil {
+					t.Fatal(err)
+				}
+				mounted(t, m, func(dir string) {
+					got, err := layertest.Dump(dir)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if diffs := c.Expect.Tree.Diff(got); len(diffs) > 0 {
+						t.Errorf("the wrong tree:\n%s", strings.Join(diffs, "\n"))
+					}
+				})
+				mustRemove(t, s, "default/9/look")
+				emptyOut(t, s)
+			})
+		}
+	}
+	if got := s.Stats(); got.Ahead == 0 {
+		t.Error("nothing was unpacked ahead")
 	}
 }
 

@@ -4,21 +4,17 @@ package storeview
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/strata-snapshotter/strata/internal/document"
 )
 
 const (
-	// maxBlob bounds what is read of a manifest or config, in bytes. containerd's
-	// resolver stops at 4 MiB for manifests.
-	maxBlob = 8 << 20
 	// maxDepth bounds how deep indexes may be in indexes.
 	maxDepth = 4
 	// maxManifests bounds how many manifests one image may lead to.
@@ -49,7 +45,7 @@ func (w *chainWalk) visit(ctx context.Context, desc ocispec.Descriptor, depth in
 	switch {
 	case images.IsIndexType(desc.MediaType):
 		var index ocispec.Index
-		if w.read(ctx, desc, &index) != nil {
+		if document.Read(ctx, w.from, desc, &index) != nil {
 			return
 		}
 		for _, m := range index.Manifests {
@@ -63,7 +59,7 @@ func (w *chainWalk) visit(ctx context.Context, desc ocispec.Descriptor, depth in
 func (w *chainWalk) manifest(ctx context.Context, desc ocispec.Descriptor) {
 	var m ocispec.Manifest
 	var config ocispec.Image
-	if w.read(ctx, desc, &m) != nil || w.read(ctx, m.Config, &config) != nil || len(config.RootFS.DiffIDs) == 0 {
+	if document.Read(ctx, w.from, desc, &m) != nil || document.Read(ctx, w.from, m.Config, &config) != nil || len(config.RootFS.DiffIDs) == 0 {
 		return
 	}
 	for _, d := range config.RootFS.DiffIDs {
@@ -72,15 +68,4 @@ func (w *chainWalk) manifest(ctx context.Context, desc ocispec.Descriptor) {
 		}
 	}
 	w.found = append(w.found, identity.ChainID(config.RootFS.DiffIDs))
-}
-
-func (w *chainWalk) read(ctx context.Context, desc ocispec.Descriptor, v any) error {
-	if desc.Size > maxBlob {
-		return fmt.Errorf("blob %s has %d bytes: %w", desc.Digest, desc.Size, errdefs.ErrInvalidArgument)
-	}
-	data, err := content.ReadBlob(ctx, w.from, desc)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(data, v)
 }
